@@ -1,0 +1,65 @@
+# The commands of hvdfilter. Each does the set-up first if it is missing; a second call of it takes a
+# second. `make help` lists them.
+#
+# PYTHON=...        the Python to stand on (3.10 or newer); its torch is used if it has one
+# MPICC=...         the machine's own MPI instead of the Open MPI from the package registry
+# HOROVOD_*=...     passed to Horovod's build, such as HOROVOD_GPU_OPERATIONS=NCCL
+# HVDFILTER_CUDA=   0, 1 or auto (default): build the CUDA kernels
+# HVDFILTER_CACHE=  folder for built Horovod wheels (default ~/.cache/hvdfilter), or off
+# HVDFILTER_JOBS=   compilers to run at once
+# NP=2  ARGS=...    ranks and further arguments of `make demo`; ARGS also reaches pytest
+
+# Found before .venv joins the path: set-up must not stand on what it makes.
+PYTHON := $(or $(PYTHON),$(shell command -v python3))
+NP ?= 2
+ARGS ?=
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+# Open MPI refuses to start as root, lest a faulty program harm the machine. In a container root is
+# the only user there is, so there, and only there, it is told that this is meant.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+.PHONY: help setup demo test lint format sanitize doctor clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup     make .venv: torch, MPI, Horovod, hvdfilter (once; minutes)"
+	@echo "make demo      train on real data, once in full and once filtered, and compare"
+	@echo "make test      run the tests"
+	@echo "make lint      ruff and mypy"
+	@echo "make format    let ruff rewrite the code"
+	@echo "make sanitize  the scoring tests under the address and undefined-behaviour sanitizers"
+	@echo "make doctor    what is installed, and what is wrong with it"
+	@echo "make clean     remove .venv and everything built"
+
+setup:
+	@$(PYTHON) -m scripts.setup_env
+
+demo: setup
+	horovodrun -np $(NP) hvdfilter train --policy full $(ARGS)
+	horovodrun -np $(NP) hvdfilter train $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+sanitize: setup
+	@$(BIN)/python -m scripts.sanitize
+
+doctor: setup
+	@hvdfilter doctor
+
+clean:
+	rm -rf .venv build hvdfilter.egg-info hvdfilter/*.so

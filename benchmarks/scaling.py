@@ -1,0 +1,193 @@
+"""How throughput scales with the ranks, with and without pruning.
+
+Takes the flags and prints the "img/sec" lines of Horovod's synthetic benchmark. Run it under a
+launcher to measure that world (`horovodrun -np 8 python -m benchmarks.scaling`), or alone with
+`--ranks 1 2 4` to start one world after the other and see the efficiency.
+
+An iteration is one epoch of `--num-batches-per-iter` steps over synthetic images, from the start
+of the agreement to the end of the exchange, hidden samples re-scored: nothing of the method is
+left out of the time. The pruned run hides the `--hide` share of lowest loss, whatever the scores,
+so that the share is known. "img/sec" counts trained images; "samples/sec" counts the images of
+the set an epoch went through, hidden ones included, which is what decides the time of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from hvdfilter import Filter, init, models, policies
+from hvdfilter.data import Normalize, make_loader, open_dataset
+from hvdfilter.training import ring
+from hvdfilter.world import World
+
+CLASSES = 10
+
+
+@policies.register
+@dataclass(frozen=True)
+class FixedShare(policies.Policy):
+    """Hide exactly the share of lowest loss and re-score it: KAKURENBO without its way back."""
+
+    name: ClassVar[str] = "benchmark-fixed-share"
+    columns: ClassVar[tuple[str, ...]] = ("loss", "confidence", "correct", "age")
+    rescores: ClassVar[bool] = True
+    hide: float = 0.3
+
+    def plan(self, view: policies.View) -> policies.Plan:
+        hidden = int(self.hide * view.num_samples)
+        return policies.Plan(view.column("loss"), view.num_samples - hidden)
+
+
+def main() -> None:
+    options = _options()
+    if options.ranks:
+        _sweep(options)
+        return
+    world = init()
+    results = [measure(options, world, hide) for hide in (0.0, options.hide)]
+    if world.rank == 0 and options.json:
+        print(json.dumps(results))
+
+
+def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str, Any]:
+    """Throughput of this world when the share `hide` of the samples is hidden."""
+    say = print if world.rank == 0 and not options.json else lambda *_: None
+    torch.manual_seed(0)
+    samples = options.num_batches_per_iter * options.batch_size * world.size
+    size = options.image_size
+    images = open_dataset(f"synthetic:{samples},3,{size},{size},{CLASSES}", train=True)
+    model = models.make(options.model, 3, CLASSES, size).to(world.device)
+    prepare = Normalize(images.mean, images.std).to(world.device)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = ring.distribute(optimizer, model, world)
+    ring.broadcast(model, optimizer, world)
+    policy = FixedShare(hide) if hide else "full"
+    epochs = 1 + options.num_iters
+    filt = Filter(samples, policy, epochs=epochs, world=world)
+    if world.device.type == "cpu":  # the whole set in memory: data loading is not measured
+        images = _materialise(images)
+    loader = make_loader(images, filt.sampler(), options.batch_size)
+
+    unit = "GPU" if world.device.type == "cuda" else "rank"
+    say(f"Model: {options.model}\nBatch size: {options.batch_size}\nNumber of {unit}s: {world.size}")
+    say(f"Hidden: {hide:.0%}\nRunning warmup...")
+    trained, covered, steps, costs = [], [], 0, {}
+    for epoch in range(epochs):
+        if epoch == 1:
+            say("Running benchmark...")
+            filt.costs.take()
+        started = time.perf_counter()
+        filt.begin_epoch(epoch, optimizer)
+        steps = 0
+        for ids, x, y in loader:
+            x, y = x.to(world.device), y.to(world.device)
+            optimizer.zero_grad()
+            filt.loss(model(prepare(x)), y, ids).backward()
+            optimizer.step()
+            steps += 1
+        if filt.hidden:
+            hidden = make_loader(images, filt.hidden_sampler(), options.batch_size)
+            filt.rescore(torch.nn.Sequential(prepare, model), hidden)
+        filt.end_epoch()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        world.collective.barrier()
+        seconds = time.perf_counter() - started
+        if epoch > 0:
+            trained.append(filt.mask.count / seconds / world.size)
+            covered.append(samples / seconds)
+            say(f"Iter #{epoch - 1}: {trained[-1]:.1f} img/sec per {unit}")
+    costs, sent = filt.costs.take()
+    mean, spread = statistics.fmean(trained), 1.96 * statistics.pstdev(trained)
+    say(f"Img/sec per {unit}: {mean:.1f} +-{spread:.1f}")
+    say(f"Total img/sec on {world.size} {unit}(s): {mean * world.size:.1f} +-{spread * world.size:.1f}")
+    say(f"Samples/sec of the set: {statistics.median(covered):.1f} (median)")
+    full_steps = options.num_batches_per_iter
+    gradient, tensors = ring.gradient_traffic(model, world)
+    saved = full_steps - steps
+    say(f"Gradient bytes saved an epoch and rank: {saved * gradient:,} of {full_steps * gradient:,}")
+    say(f"Allreduce calls saved an epoch: {saved * tensors:,} of {full_steps * tensors:,}\n")
+    return {
+        "ranks": world.size,
+        "hidden": hide,
+        "img_per_sec_per_rank": trained,
+        "samples_per_sec": covered,
+        "steps": steps,
+        "steps_full": full_steps,
+        "gradient_bytes_saved": saved * gradient,
+        "allreduce_calls_saved": saved * tensors,
+        "seconds": {part: spent / options.num_iters for part, spent in costs.items()},
+        "bytes_sent": {part: count / options.num_iters for part, count in sent.items()},
+        "model": options.model,
+        "batch_size": options.batch_size,
+        "image_size": size,
+        "device": str(world.device),
+        "torch": torch.__version__,
+    }
+
+
+def _materialise(images: Any) -> Any:
+    """The same images, generated once."""
+    from hvdfilter.data.images import ArrayImages
+
+    data, _ = images.batch(range(len(images)))
+    return ArrayImages(data, images.labels, images.description)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    """One world after the other; then throughput and efficiency side by side."""
+    results = []
+    for ranks in options.ranks:
+        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), sys.executable]
+        command += ["-m", "benchmarks.scaling", "--json", "--model", options.model]
+        for flag in ("batch_size", "num_batches_per_iter", "num_iters", "image_size", "hide"):
+            command += ["--" + flag.replace("_", "-"), str(getattr(options, flag))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"the run on {ranks} ranks failed:\n{done.stderr[-2000:]}")
+        results += json.loads(done.stdout.splitlines()[-1])
+    if options.json:
+        print(json.dumps(results))
+        return
+    print("ranks  hidden  img/sec per rank  samples/sec  efficiency  gradient MB saved  calls saved")
+    base = {}
+    for row in results:
+        covered = statistics.median(row["samples_per_sec"])
+        base.setdefault(row["hidden"], covered / row["ranks"])
+        efficiency = covered / row["ranks"] / base[row["hidden"]]
+        per_rank = statistics.median(row["img_per_sec_per_rank"])
+        print(
+            f"{row['ranks']:5}  {row['hidden']:6.0%}  {per_rank:16.1f}  {covered:11.1f}  "
+            f"{efficiency:10.0%}  {row['gradient_bytes_saved'] / 1e6:17.2f}  "
+            f"{row['allreduce_calls_saved']:11,}"
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="resnet9", help="model to benchmark")
+    parser.add_argument("--batch-size", type=int, default=32, help="batch size of each rank")
+    parser.add_argument("--image-size", type=int, default=32, help="height and width of an image")
+    parser.add_argument(
+        "--num-batches-per-iter", type=int, default=10, help="steps of an unpruned epoch"
+    )
+    parser.add_argument("--num-iters", type=int, default=10, help="epochs measured")
+    parser.add_argument("--hide", type=float, default=0.3, help="share hidden in the pruned run")
+    parser.add_argument("--ranks", type=int, nargs="+", help="start these worlds in turn")
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of lines")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+// Vector types of the instruction set this file is compiled for, and the few operations on them
+// that plain operators do not cover. GCC's and Clang's vector extension, so that baseline x86-64,
+// AVX2, AVX-512 and other processors share one source; intrinsics only where they save much.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../row_score.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+#define HVD_QUOTE(name) #name
+#define HVD_QUOTED(name) HVD_QUOTE(name)
+#define HVD_NAME HVD_QUOTED(HVD_ISA)
+
+namespace hvdfilter {
+namespace HVD_ISA {
+
+constexpr int kBytes = HVD_VECTOR_BYTES;
+constexpr int W = kBytes / 4;  // float lanes; also the rows of a group
+
+typedef float VF __attribute__((vector_size(kBytes)));
+typedef int32_t VI __attribute__((vector_size(kBytes)));
+typedef uint32_t VU __attribute__((vector_size(kBytes)));
+typedef double VD __attribute__((vector_size(kBytes)));
+typedef uint64_t VL __attribute__((vector_size(kBytes)));
+typedef uint16_t VH __attribute__((vector_size(kBytes / 2)));  // W halves
+
+template <class V, class T>
+HVD_FN V load_as(const T* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V, class T>
+HVD_FN void store_as(T* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+template <class To, class From>
+HVD_FN To bits(From v) {
+  static_assert(sizeof(To) == sizeof(From), "a reinterpretation, not a conversion");
+  To to;
+  std::memcpy(&to, &v, sizeof to);
+  return to;
+}
+
+HVD_FN VF splat(float x) { return VF{} + x; }
+
+// a > b ? a : b, so b where either is NaN; the rest of the row's arithmetic brings NaN to light.
+HVD_FN VF max(VF a, VF b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+HVD_FN VD sqrt(VD x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_pd(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_pd(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_pd(x);
+#else
+  VD root;
+  for (int l = 0; l < W / 2; l++) root[l] = __builtin_sqrt(x[l]);
+  return root;
+#endif
+}
+
+// Lists of lane numbers, as constants for the shuffles below: lane l of list F is F(l).
+#if HVD_VECTOR_BYTES == 64
+#define HVD_LANES(F, S)                                                                        \
+  F(0, S), F(1, S), F(2, S), F(3, S), F(4, S), F(5, S), F(6, S), F(7, S), F(8, S), F(9, S),     \
+      F(10, S), F(11, S), F(12, S), F(13, S), F(14, S), F(15, S)
+#elif HVD_VECTOR_BYTES == 32
+#define HVD_LANES(F, S) F(0, S), F(1, S), F(2, S), F(3, S), F(4, S), F(5, S), F(6, S), F(7, S)
+#else
+#define HVD_LANES(F, S) F(0, S), F(1, S), F(2, S), F(3, S)
+#endif
+#if defined(__clang__)
+#define HVD_SHUFFLE(a, b, F, S) __builtin_shufflevector(a, b, HVD_LANES(F, S))
+#else
+#define HVD_SHUFFLE(a, b, F, S) __builtin_shuffle(a, b, VI{HVD_LANES(F, S)})
+#endif
+#define HVD_SWAP(l, S) ((l) ^ (S))
+#define HVD_LOW(l, S) (((l) & (S)) ? W + ((l) ^ (S)) : (l))
+#define HVD_HIGH(l, S) (((l) & (S)) ? W + (l) : ((l) ^ (S)))
+
+template <int S>
+HVD_FN VF swap_lanes(VF v) {
+  return HVD_SHUFFLE(v, v, HVD_SWAP, S);
+}
+
+// Over all lanes, in one fixed order.
+HVD_FN float max_lane(VF v) {
+  if constexpr (W == 16) v = max(v, swap_lanes<W == 16 ? 8 : 0>(v));
+  if constexpr (W >= 8) v = max(v, swap_lanes<W >= 8 ? 4 : 0>(v));
+  v = max(v, swap_lanes<2>(v));
+  v = max(v, swap_lanes<1>(v));
+  return v[0];
+}
+
+HVD_FN float add_lanes(VF v) {
+  if constexpr (W == 16) v = v + swap_lanes<W == 16 ? 8 : 0>(v);
+  if constexpr (W >= 8) v = v + swap_lanes<W >= 8 ? 4 : 0>(v);
+  v = v + swap_lanes<2>(v);
+  v = v + swap_lanes<1>(v);
+  return v[0];
+}
+
+// One level of a transposition: exchanges the off-diagonal S x S blocks of rows a and b.
+template <int S>
+HVD_FN void exchange(VF& a, VF& b) {
+  const VF low = HVD_SHUFFLE(a, b, HVD_LOW, S);
+  b = HVD_SHUFFLE(a, b, HVD_HIGH, S);
+  a = low;
+}
+
+template <int S>
+HVD_FN void exchange_all(VF (&rows)[W]) {
+  for (int i = 0; i < W; i++) {
+    if (!(i & S)) exchange<S>(rows[i], rows[i | S]);
+  }
+}
+
+HVD_FN void transpose(VF (&rows)[W]) {
+  exchange_all<1>(rows);
+  exchange_all<2>(rows);
+  if constexpr (W >= 8) exchange_all<W >= 8 ? 4 : 1>(rows);
+  if constexpr (W == 16) exchange_all<W == 16 ? 8 : 1>(rows);
+}
+
+}  // namespace HVD_ISA
+}  // namespace hvdfilter

@@ -1,0 +1,182 @@
+// Many classes: one row at a time, in segments that stay in L1 between the sweep for the maximum
+// and the sweep for the sums. A segment that holds the target, or that is not float32, is first
+// copied to a float buffer, where the target becomes -inf and thereby drops out of every sum.
+#pragma once
+
+#include "group.h"
+
+namespace hvdfilter {
+namespace HVD_ISA {
+
+// Elements of a segment: few enough for L1, and for sums of float that lose nothing (256 terms a
+// lane). Rows are cut here in the same way whatever the threads.
+constexpr int64_t kSegment = 256 * W;
+// Floats of scratch: rows that fit into one segment are taken several at a time up to this much.
+constexpr int64_t kScratch = 16384;
+
+HVD_FN int64_t padded(int64_t n) { return (n + W - 1) / W * W; }
+
+// n elements as floats, filled up with -inf to whole vectors.
+template <class E>
+HVD_FN void copy_segment(const typename E::Storage* p, int64_t n, float* buffer) {
+  const int64_t whole = n / W * W;
+  for (int64_t c = 0; c < whole; c += W) store_as(buffer + c, E::load(p + c));
+  if (whole < n) store_as(buffer + whole, load_first<E>(p + whole, n - whole));
+}
+
+// n: whole vectors.
+HVD_FN float max_of(const float* z, int64_t n) {
+  VF a = splat(-INFINITY), b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) {
+    a = max(a, load_as<VF>(z + i));
+    b = max(b, load_as<VF>(z + i + W));
+    c = max(c, load_as<VF>(z + i + 2 * W));
+    d = max(d, load_as<VF>(z + i + 3 * W));
+  }
+  for (; i < n; i += W) a = max(a, load_as<VF>(z + i));
+  return max_lane(max(max(a, b), max(c, d)));
+}
+
+// Sums over whole vectors on the base m; with Keep the exponentials replace the logits.
+template <bool Keep>
+HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept) {
+  const VF base = splat(m == -INFINITY ? 0.0f : m);
+  VF t1[2] = {}, t2[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    for (int k = 0; k < 2; k++) {
+      const VF e = exp_below(load_as<VF>(z + i + k * W) - base);
+      if (Keep) store_as(kept + i + k * W, e);
+      t1[k] += e;
+      t2[k] += e * e;
+    }
+  }
+  if (i < n) {
+    const VF e = exp_below(load_as<VF>(z + i) - base);
+    if (Keep) store_as(kept + i, e);
+    t1[0] += e;
+    t2[0] += e * e;
+  }
+  return {m, add_lanes(t1[0] + t1[1]), add_lanes(t2[0] + t2[1])};
+}
+
+// Out of line, so that a row cut up for several threads is joined by the same instructions.
+__attribute__((noinline)) static RowSums<double> join(RowSums<double> a, RowSums<float> b) {
+  return merge<double>(a, {b.m, b.t1, b.t2}, [](double x) { return ScalarMath::exp(x); });
+}
+
+// One segment of a row, the target excluded if it is inside (0 <= y < n).
+template <class E>
+__attribute__((noinline)) static RowSums<float> sum_segment(const typename E::Storage* p,
+                                                            int64_t n, int64_t y, float* buffer) {
+  if constexpr (E::kDtype == kFloat32) {
+    if ((y < 0 || y >= n) && n % W == 0) return sums_of<false>(p, n, max_of(p, n), nullptr);
+  }
+  copy_segment<E>(p, n, buffer);
+  if (y >= 0 && y < n) buffer[y] = -INFINITY;
+  return sums_of<false>(buffer, padded(n), max_of(buffer, padded(n)), nullptr);
+}
+
+template <class E>
+HVD_FN RowSums<float> sum_one_segment(const Rows& job, const Group& g, int r, int64_t segment,
+                                      float* buffer) {
+  using Storage = typename E::Storage;
+  const int64_t c = segment * kSegment;
+  const int64_t n = job.classes - c < kSegment ? job.classes - c : kSegment;
+  const Storage* row = reinterpret_cast<const Storage*>(job.row(g.first + r));
+  return sum_segment<E>(row + c, n, g.y[r] - c, buffer);
+}
+
+// Adds all segments of a row to `sums`, in order.
+template <class E>
+HVD_FN void sum_long_row(const Rows& job, Group& g, int r, RowSums<double> sums, float* buffer) {
+  for (int64_t s = 0; s * kSegment < job.classes; s++) {
+    sums = join(sums, sum_one_segment<E>(job, g, r, s, buffer));
+  }
+  g.m[r] = sums.m;
+  g.t1[r] = sums.t1;
+  g.t2[r] = sums.t2;
+}
+
+template <class E>
+HVD_FN double target_logit(const Rows& job, int64_t i, int64_t y) {
+  return y < 0 ? -INFINITY : hvdfilter::load(job.row(i), E::kDtype, y);
+}
+
+// Rows of one segment each: every sweep runs over all rows of the group before the next one, so
+// that the store of -inf has long left the store buffer when it is read. With Keep scratch holds
+// exp(z - m) afterwards, `padded(classes)` floats a row.
+template <class E, bool Keep>
+HVD_FN void sum_short_rows(const Rows& job, Group& g, float* scratch) {
+  using Storage = typename E::Storage;
+  const int64_t pitch = padded(job.classes);
+  for (int r = 0; r < g.count; r++) {
+    float* buffer = scratch + r * pitch;
+    copy_segment<E>(reinterpret_cast<const Storage*>(job.row(g.first + r)), job.classes, buffer);
+    g.zy[r] = target_logit<E>(job, g.first + r, g.y[r]);
+    if (g.y[r] >= 0) buffer[g.y[r]] = -INFINITY;
+  }
+  float m[W];
+  for (int r = 0; r < g.count; r++) m[r] = max_of(scratch + r * pitch, pitch);
+  for (int r = 0; r < g.count; r++) {
+    float* buffer = scratch + r * pitch;
+    const RowSums<float> sums = sums_of<Keep>(buffer, pitch, m[r], buffer);
+    g.m[r] = sums.m;
+    g.t1[r] = sums.t1;
+    g.t2[r] = sums.t2;
+  }
+}
+
+HVD_FN bool fits_segment(const Rows& job) { return job.classes <= kSegment; }
+
+// How many rows a group takes: all lanes if scratch holds them.
+HVD_FN int rows_per_group(const Rows& job) {
+  const int64_t fit = kScratch / padded(job.classes);
+  return fit < 1 ? 1 : fit < W ? static_cast<int>(fit) : W;
+}
+
+template <class E, bool Keep>
+HVD_FN void sum_wide(const Rows& job, Group& g, float* scratch) {
+  if (fits_segment(job)) return sum_short_rows<E, Keep>(job, g, scratch);
+  for (int r = 0; r < g.count; r++) {
+    if (g.state[r] != kGoodRow) continue;
+    g.zy[r] = target_logit<E>(job, g.first + r, g.y[r]);
+    sum_long_row<E>(job, g, r, RowSums<double>::empty(), scratch);
+  }
+}
+
+template <class E>
+HVD_FN void fill_row(const Rows& job, int64_t i, float value) {
+  using Storage = typename E::Storage;
+  Storage* out = reinterpret_cast<Storage*>(job.grad_row(i));
+  int64_t c = 0;
+  for (; c + W <= job.classes; c += W) E::store(out + c, splat(value));
+  if (c < job.classes) store_first<E>(out + c, splat(value), job.classes - c);
+}
+
+// scale * p from kept exponentials (Kept) or from the logits of classes [begin, end), then the
+// target's own element.
+template <class E, bool Kept>
+HVD_FN void gradient_row(const Rows& job, const Group& g, int r, double scale, const float* kept,
+                         int64_t begin, int64_t end) {
+  using Storage = typename E::Storage;
+  const Storage* row = Kept ? nullptr : reinterpret_cast<const Storage*>(job.row(g.first + r));
+  Storage* out = reinterpret_cast<Storage*>(job.grad_row(g.first + r));
+  const VF others = splat(static_cast<float>(scale * g.others[r]));
+  const VF m = splat(g.m[r] == -INFINITY ? 0.0f : static_cast<float>(g.m[r]));
+  int64_t c = begin;
+  for (; c + W <= end; c += W) {
+    const VF e = Kept ? load_as<VF>(kept + c) : exp_below(E::load(row + c) - m);
+    E::store(out + c, e * others);
+  }
+  if (c < end) {
+    const VF e = Kept ? load_as<VF>(kept + c) : exp_below(load_first<E>(row + c, end - c) - m);
+    store_first<E>(out + c, e * others, end - c);
+  }
+  const int64_t y = g.y[r];
+  if (y >= begin && y < end) hvdfilter::store(out, E::kDtype, y, -scale * g.miss[r]);
+}
+
+}  // namespace HVD_ISA
+}  // namespace hvdfilter

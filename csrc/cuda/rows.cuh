@@ -1,0 +1,70 @@
+// Chooses the kernel for a width, by the table in mapping.h, and launches it. Included by one
+// source per type of logits, so that they compile side by side.
+#pragma once
+
+#include "launch.cuh"
+#include "packed.cuh"
+#include "resident.cuh"
+#include "streaming.cuh"
+
+namespace hvdfilter {
+namespace cuda {
+
+template <class T, bool kSpread, int kShape>
+cudaError_t launch_resident(const Job& job, int shape, void* stream) {
+  if constexpr (kShape < kResidentShapes) {
+    if (shape != kShape) return launch_resident<T, kSpread, kShape + 1>(job, shape, stream);
+    constexpr Resident r = kResident[kShape];
+    using RowTeam = Team<r.threads, r.threads_a_block, false>;
+    const Grid grid{ceil_div(job.rows, RowTeam::kRows), r.threads_a_block, RowTeam::kSharedBytes, 1};
+    return enqueue(resident<T, r.threads, r.slots, r.threads_a_block, false, kSpread>, grid, stream,
+                   job, 1);
+  } else {
+    return cudaErrorInvalidValue;
+  }
+}
+
+template <class T, bool kSpread>
+cudaError_t launch_cluster(const Job& job, int blocks, void* stream) {
+  using RowTeam = Team<kClusterThreads, kClusterThreads, true>;
+  const Grid grid{job.rows * blocks, kClusterThreads, RowTeam::kSharedBytes, blocks};
+  return enqueue(resident<T, kClusterThreads, kClusterSlots, kClusterThreads, true, kSpread>, grid,
+                 stream, job, blocks);
+}
+
+template <class T, bool kSpread>
+cudaError_t launch_streaming(const Job& job, void* stream) {
+  using RowTeam = Team<kStreamingThreads, kStreamingThreads, false>;
+  const Grid grid{job.rows, kStreamingThreads, RowTeam::kSharedBytes, 1};
+  return enqueue(streaming<T, kSpread>, grid, stream, job);
+}
+
+template <class T, bool kSpread>
+cudaError_t launch_packed(const Job& job, void* stream) {
+  const int floats = padded(kPackedRows * job.classes);
+  const Grid grid{ceil_div(job.rows, kPackedRows), kPackedRows, floats * 4, 1};
+  return enqueue(packed<T, kSpread>, grid, stream, job);
+}
+
+template <class T, bool kSpread>
+int launch_rows_as(const Job& job, int device, void* stream) {
+  const DeviceGuard guard(device);
+  if (guard.error() != cudaSuccess) return guard.error();
+  // The sums of a whole row do not follow from a block of its classes: no kernel that makes them.
+  if (job.sums_use == Sums::given) return launch_streaming<T, kSpread>(job, stream);
+  const bool contiguous = job.row_stride == job.classes || job.rows == 1;
+  const Plan plan = cuda::plan(job.classes, sizeof(T), contiguous, has_clusters(device));
+  switch (plan.regime) {
+    case Regime::packed:
+      return launch_packed<T, kSpread>(job, stream);
+    case Regime::resident:
+      return launch_resident<T, kSpread, 0>(job, plan.shape, stream);
+    case Regime::cluster:
+      return launch_cluster<T, kSpread>(job, plan.blocks, stream);
+    default:
+      return launch_streaming<T, kSpread>(job, stream);
+  }
+}
+
+}  // namespace cuda
+}  // namespace hvdfilter

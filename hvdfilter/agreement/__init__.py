@@ -1,0 +1,29 @@
+"""Agree: scores on every rank become one verified keep-mask, the same bits on any world size."""
+
+from hvdfilter.agreement.base import Collective
+from hvdfilter.agreement.book import ScoreBook
+from hvdfilter.agreement.collective import (
+    HorovodCollective,
+    MPICollective,
+    SoloCollective,
+    mpi_collective,
+    mpi_world_size,
+)
+from hvdfilter.agreement.mask import KeepMask
+from hvdfilter.agreement.partition import Blocks
+from hvdfilter.agreement.select import agree, merge, select
+
+__all__ = [
+    "Blocks",
+    "Collective",
+    "HorovodCollective",
+    "KeepMask",
+    "MPICollective",
+    "ScoreBook",
+    "SoloCollective",
+    "agree",
+    "merge",
+    "mpi_collective",
+    "mpi_world_size",
+    "select",
+]

@@ -1,0 +1,270 @@
+"""ScoreBook: what has been observed of every sample, held by the sample's owner only.
+
+A rank buffers what it sees; `exchange` moves each observation once, to the owner, who applies the
+fields' rules. It does not decide what the history means, and `observe` never waits for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvdfilter.agreement import statistics
+from hvdfilter.agreement.base import Collective
+from hvdfilter.agreement.buffer import ObservationBuffer
+from hvdfilter.agreement.fields import Field, resolve
+from hvdfilter.agreement.partition import Blocks
+from hvdfilter.agreement.route import split_by_owner
+from hvdfilter.errors import InputError
+
+_CORRECT = np.uint32(1 << 31)
+_OFFSET = np.uint32((1 << 31) - 1)
+
+
+class ScoreBook:
+    """Per-sample history over a world of ranks.
+
+    Args:
+        num_samples: size of the whole set.
+        fields: names from `hvdfilter.agreement.fields.FIELDS`, or `Field` objects of your own.
+            ``age`` (epochs since the last observation, -1 = never) is always there.
+        collective: over all ranks.
+        buffer_rows: observations kept on their device before they start moving to the host.
+        round_rows: most observations a rank sends in one all-to-all; more go in several rounds.
+
+    One observation of a sample travels as 4 bytes (place in the owner's block, and ``correct``)
+    plus 4 for each other value the fields observe: 12 for loss, confidence and correct.
+
+    When a sample is observed more than once before an exchange, one observation counts: on one
+    rank the later, between ranks that of the higher rank. `ShardSampler` puts its repeats on a
+    higher rank at the last step, so for them this is the latest one. Samples not observed keep
+    their values and grow older.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        fields: Iterable[str | Field],
+        collective: Collective,
+        *,
+        buffer_rows: int = 1 << 20,
+        round_rows: int = 1 << 22,
+    ) -> None:
+        self.fields = resolve(tuple(fields))
+        self.blocks = Blocks(num_samples, collective.size)
+        self.num_samples = num_samples
+        self.collective = collective
+        length = self.blocks.length(collective.rank)
+        if max(self.blocks.length(rank) for rank in (0, collective.size - 1)) >= 1 << 31:
+            raise InputError(f"{num_samples} samples need more than {collective.size} ranks")
+        self.start = self.blocks.start(collective.rank)
+        self.length = length
+        self._columns: dict[str, NDArray[Any]] = {
+            field.name: np.full((length, *field.shape), field.initial, field.dtype)
+            for field in self.fields
+        }
+        self._columns["age"] = np.full(length, -1, np.int16)
+        needed = {name for field in self.fields for name in field.observed}
+        self._values = tuple(sorted(needed - {"correct"}))
+        self._has_correct = "correct" in needed
+        observed = self._values + (("correct",) if self._has_correct else ())
+        self._buffer = ObservationBuffer(observed, buffer_rows)
+        self._record = np.dtype([("at", "<u4")] + [(name, "<f4") for name in self._values])
+        self._round_rows = round_rows
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes one observation takes on its way to its owner."""
+        return self._record.itemsize
+
+    @property
+    def pending(self) -> int:
+        """Observations of this rank that no exchange has moved yet."""
+        return self._buffer.rows
+
+    def observe(self, ids: Any, scores: Any) -> None:
+        """Note a batch; returns at once, on any device.
+
+        Args:
+            ids: integers [B], tensor or array.
+            scores: holds ``loss``, ``grad_norm``, ... as attributes (`Scores`) or as keys, each
+                [B]; only those the fields need are read. They must not be changed afterwards.
+        """
+        self._buffer.add(ids, scores)
+
+    def exchange(self) -> int:
+        """Move all buffered observations to their owners; collective. Returns how many arrived.
+
+        Raises InputError on every rank, naming the rank and the id, when an id lies outside the
+        set or an observed value is NaN; the buffer is then empty.
+        """
+        error: Exception | None = None
+        ids = np.empty(0, np.int64)
+        values: dict[str, NDArray[Any]] = {}
+        try:
+            ids, values = self._buffer.take()
+            self._check(ids, values)
+        except InputError as caught:
+            error = caught
+        most, failed = (
+            int(n)
+            for n in self.collective.allreduce(
+                np.array([ids.size, error is not None], np.int64), "max"
+            )
+        )
+        if failed:
+            self.collective.share_error(error)
+        rounds = max(1, -(-most // self._round_rows))
+        if rounds == 1:
+            return self._round(ids, values)
+        # By place in the block, so that all observations of one sample meet in one round.
+        first = np.array([self.blocks.start(rank) for rank in range(self.blocks.size)])
+        span = max(1, max(self.blocks.length(rank) for rank in range(self.blocks.size)))
+        turn = ((ids - first[self.blocks.owner(ids)]) * rounds // span).astype(np.int32)
+        arrived = 0
+        for number in range(rounds):
+            mine = np.flatnonzero(turn == number)
+            arrived += self._round(ids[mine], {k: v[mine] for k, v in values.items()})
+        return arrived
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Read-only view of a field over this rank's block: row i is sample ``start + i``."""
+        try:
+            view = self._columns[name].view()
+        except KeyError:
+            raise InputError(
+                f"the score book has no field {name!r}; it holds {', '.join(self._columns)}"
+            ) from None
+        view.flags.writeable = False
+        return view
+
+    def end_epoch(self) -> None:
+        """Everything observed so far is one epoch older; ages stop at 32767."""
+        age = self._columns["age"]
+        age += (age >= 0) & (age < np.iinfo(np.int16).max)
+
+    def mean(self, name: str) -> float:
+        """Mean of a scalar field over all samples of all ranks that have a finite value.
+
+        Collective; exact but for one rounding, so the same on any number of ranks.
+        """
+        return statistics.mean(self.column(name), self.collective)
+
+    def quantiles(self, name: str, q: Iterable[float]) -> NDArray[np.float32]:
+        """Quantiles of a float32 field over all samples with a finite value; collective."""
+        column = self.column(name)
+        return statistics.quantiles(column[np.isfinite(column)], q, self.collective)
+
+    def gather(self) -> dict[str, NDArray[Any]]:
+        """The whole history, every column over all samples, on rank 0; empty elsewhere. Collective.
+
+        Plain arrays: independent of the number of ranks, fit for any archive.
+        """
+        if self._buffer.rows:
+            raise InputError("the score book holds unexchanged observations; call exchange() first")
+        result = {}
+        for name, column in self._columns.items():
+            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
+            parts[0] = column.reshape(-1).view(np.uint8)
+            received = self.collective.alltoall(parts)
+            whole = np.concatenate(received).view(column.dtype)
+            result[name] = whole.reshape(-1, *column.shape[1:])
+        return result
+
+    def scatter(self, history: dict[str, NDArray[Any]] | None) -> None:
+        """Take over what `gather` returned, given on rank 0, whatever the ranks were. Collective.
+
+        Columns missing in ``history`` keep their values; columns unknown here are left out. Raises
+        InputError on every rank when an array does not fit.
+        """
+        error: Exception | None = None
+        names: list[str] = []
+        if self.collective.rank == 0:
+            try:
+                names = self._fitting(history)
+            except InputError as caught:
+                error = caught
+        self.collective.share_error(error)
+        names = self.collective.broadcast_bytes("\n".join(names).encode()).decode().split("\n")
+        for name in filter(None, names):
+            column = self._columns[name]
+            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
+            if self.collective.rank == 0 and history is not None:
+                whole = np.ascontiguousarray(history[name], column.dtype)
+                parts = [
+                    whole[self.blocks.start(r) : self.blocks.stop(r)].reshape(-1).view(np.uint8)
+                    for r in range(self.blocks.size)
+                ]
+            received = self.collective.alltoall(parts)[0]
+            self._columns[name] = received.view(column.dtype).reshape(column.shape).copy()
+
+    def _check(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
+        outside = (ids < 0) | (ids >= self.num_samples)
+        if outside.any():
+            raise InputError(
+                f"observed id {int(ids[outside][0])} lies outside [0, {self.num_samples})"
+            )
+        for name in self._values:
+            bad = np.isnan(values[name])
+            if bad.any():
+                first = [int(i) for i in ids[bad][:5]]
+                raise InputError(
+                    f"the {name} of sample {first[0]} is NaN ({int(bad.sum())} such observations, "
+                    f"ids {first}); lower the learning rate or look at these samples"
+                )
+
+    def _round(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> int:
+        owner = self.blocks.owner(ids)
+        first = np.array([self.blocks.start(rank) for rank in range(self.blocks.size)])
+        records = np.empty(ids.size, self._record)
+        records["at"] = ids - first[owner]
+        if self._has_correct:
+            records["at"] |= np.where(values["correct"], _CORRECT, np.uint32(0))
+        for name in self._values:
+            records[name] = values[name]
+        parts = self.collective.alltoall(split_by_owner(records, ids, self.blocks))
+        arrived = np.concatenate(parts)
+        self._apply(arrived)
+        return int(arrived.size)
+
+    def _apply(self, records: NDArray[Any]) -> None:
+        if not records.size:
+            return
+        at = (records["at"] & _OFFSET).astype(np.int64)
+        winner = _last_of_each(at, self.length)
+        records, at = records[winner], at[winner]
+        seen: dict[str, NDArray[Any]] = {name: records[name] for name in self._values}
+        if self._has_correct:
+            seen["correct"] = (records["at"] & _CORRECT) != 0
+        old = {name: column[at] for name, column in self._columns.items()}
+        for field in self.fields:
+            self._columns[field.name][at] = field.update(old, seen)
+        self._columns["age"][at] = 0
+
+    def _fitting(self, history: dict[str, NDArray[Any]] | None) -> list[str]:
+        if history is None:
+            raise InputError("rank 0 must pass the history to scatter")
+        names = [name for name in self._columns if name in history]
+        for name in names:
+            shape = (self.num_samples, *self._columns[name].shape[1:])
+            if np.shape(history[name]) != shape:
+                raise InputError(
+                    f"field {name!r} of the history has shape {np.shape(history[name])}, "
+                    f"this score book needs {shape}"
+                )
+        return names
+
+
+def _last_of_each(at: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where each distinct value of ``at``, all in ``[0, length)``, stands for the last time."""
+    if at.size < length // 8:  # a table of the whole block would cost more than the columns
+        order = np.argsort(at, kind="stable")
+        ends = np.append(at[order[1:]] != at[order[:-1]], True)
+        return order[ends]
+    line = np.arange(at.size)
+    last = np.empty(length, np.int32 if at.size < 1 << 31 else np.int64)
+    last[at] = line  # NumPy assigns in order, so the last of several stays
+    return np.flatnonzero(last[at] == line)

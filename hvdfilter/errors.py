@@ -1,0 +1,13 @@
+"""The exceptions a user of hvdfilter meets; each message is one sentence naming thing and remedy.
+
+Nothing here decides when an error is raised, nor how it reaches the other ranks: that is
+`Collective.share_error`.
+"""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: a name, an option, a file, a tensor."""
+
+
+class WorldError(RuntimeError):
+    """The ranks cannot work together: launcher, Horovod and MPI disagree, or a rank left."""

@@ -1,0 +1,18 @@
+"""What "less important" means: one file per family of published methods, found by name."""
+
+from hvdfilter.policies import kakurenbo, uniform
+from hvdfilter.policies.base import Plan, Policy, View
+from hvdfilter.policies.registry import available, describe, get, make, register
+
+__all__ = [
+    "Plan",
+    "Policy",
+    "View",
+    "available",
+    "describe",
+    "get",
+    "kakurenbo",
+    "make",
+    "register",
+    "uniform",
+]

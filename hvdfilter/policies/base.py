@@ -1,0 +1,99 @@
+"""What a policy is: it turns the history of one rank's samples into keys and a budget.
+
+A policy never communicates and never sees a sample it does not own; it states which scores it
+needs, and `plan` returns a `Plan` from which the agreement makes the global mask. Because keys
+are a function of (seed, epoch, id, score) alone, the mask is the same on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvdfilter.agreement import random
+from hvdfilter.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples of this rank's block to keep: the globally `keep` largest keys, or `always`.
+
+    key: float32 [n], larger is more important; no NaN. keep: the global budget, 0..N, the same
+    on every rank. always: bool [n] or None, samples kept whatever their key.
+    """
+
+    key: NDArray[np.float32]
+    keep: int
+    always: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy sees when it plans an epoch: the samples this rank owns.
+
+    `column(name)` gives the stored history of the block, `float32 [n]` or `bool [n]`; only the
+    columns the policy lists in `columns` are there.
+    """
+
+    epoch: int
+    epochs: int
+    num_samples: int
+    start: int
+    stop: int
+    seed: int
+    column: Callable[[str], NDArray[Any]]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids of the block, int64 [n]."""
+        return np.arange(self.start, self.stop, dtype=np.int64)
+
+    def everything(self) -> Plan:
+        """The plan that keeps all samples."""
+        return Plan(np.zeros(self.stop - self.start, np.float32), self.num_samples)
+
+    def random_keys(self, epoch: int) -> NDArray[np.float32]:
+        """A uniformly random order of the samples, the same for any number of ranks."""
+        return random.uniform_keys(self.seed, epoch, self.ids)
+
+
+class Policy(ABC):
+    """A rule for what to keep. Subclasses are frozen dataclasses: their fields are the options.
+
+    columns: names of the score-book columns it plans from (none: it needs no scores).
+    rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
+    scale_lr: multiply the rate by 1 / (1 - F*), F* the fraction really hidden.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ()
+    rescores: ClassVar[bool] = False
+    scale_lr: bool = False
+
+    @abstractmethod
+    def plan(self, view: View) -> Plan:
+        """The plan of epoch `view.epoch`; called on every rank with its own block."""
+
+
+def check_keep(policy: str, keep: float) -> None:
+    """Refuse a keep fraction outside (0, 1]."""
+    if not 0 < keep <= 1:
+        raise InputError(
+            f"policy {policy!r}: keep={keep} must be a fraction in (0, 1], "
+            "e.g. keep=0.7 to train on 70 % of the samples"
+        )
+
+
+def share_of(fraction: float, num_samples: int) -> int:
+    """floor(fraction * num_samples), where a product a rounding error short of a whole is whole."""
+    return int(round(fraction * num_samples, 6))
+
+
+def option_names(policy: type[Policy]) -> list[str]:
+    """The options a policy takes, in the order of their declaration."""
+    return [option.name for option in fields(policy)]  # type: ignore[arg-type]

@@ -1,0 +1,60 @@
+"""The policies that look at no score: everything, and the two random baselines.
+
+Every table of results needs the random ones beside it, at equal steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hvdfilter.policies.base import Plan, Policy, View, check_keep, share_of
+from hvdfilter.policies.registry import register
+
+
+def budget(keep: float, num_samples: int) -> int:
+    """How many of `num_samples` the fraction `keep` leaves: at least one."""
+    return max(1, num_samples - share_of(1 - keep, num_samples))
+
+
+@register
+@dataclass(frozen=True)
+class Full(Policy):
+    """Keep every sample, every epoch."""
+
+    name: ClassVar[str] = "full"
+
+    def plan(self, view: View) -> Plan:
+        return view.everything()
+
+
+@register
+@dataclass(frozen=True)
+class Random(Policy):
+    """Keep a fresh uniform share of the samples each epoch."""
+
+    name: ClassVar[str] = "random"
+    keep: float = 0.7
+    scale_lr: bool = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.name, self.keep)
+
+    def plan(self, view: View) -> Plan:
+        return Plan(view.random_keys(view.epoch), budget(self.keep, view.num_samples))
+
+
+@register
+@dataclass(frozen=True)
+class StaticRandom(Policy):
+    """Keep one uniform share of the samples, the same in all epochs."""
+
+    name: ClassVar[str] = "static-random"
+    keep: float = 0.7
+    scale_lr: bool = False
+
+    def __post_init__(self) -> None:
+        check_keep(self.name, self.keep)
+
+    def plan(self, view: View) -> Plan:
+        return Plan(view.random_keys(0), budget(self.keep, view.num_samples))

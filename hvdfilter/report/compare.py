@@ -1,0 +1,92 @@
+"""A run in one row, from its `metrics.jsonl`, and the `full` run to set it against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvdfilter.errors import InputError
+from hvdfilter.training.run_folder import read_config, read_metrics
+
+COST_PARTS = {
+    "training": "training steps",
+    "rescoring": "re-scoring hidden samples",
+    "evaluation": "evaluation",
+    "scoring": "scoring (inside the passes above)",
+    "exchange": "exchange of scores",
+    "agreement": "agreement on the mask",
+}
+OVERHEAD = ("scoring", "exchange", "agreement")
+# What two runs must share for their results to be comparable.
+SAME_WORK = ("data", "model", "epochs", "batch_size", "limit", "lr")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run: sums over its epochs, and the accuracy after the last."""
+
+    folder: Path
+    policy: str
+    ranks: int
+    epochs: int
+    accuracy: float
+    trained: int
+    hidden: float
+    steps: int
+    gradient_bytes: int
+    allreduces: int
+    total: float
+    seconds: dict[str, float]
+
+    @property
+    def overhead(self) -> float:
+        """Share of the run spent on scoring, exchange and agreement."""
+        return sum(self.seconds.get(part, 0.0) for part in OVERHEAD) / self.total
+
+
+def summarise(folder: Path) -> Summary:
+    """Sum up a run; `InputError` when `folder` holds no finished epoch."""
+    config, epochs = read_config(folder), read_metrics(folder)
+    if not epochs:
+        raise InputError(f"{folder} has no finished epoch yet")
+    seconds: Counter[str] = Counter()
+    for record in epochs:
+        seconds.update(record["seconds"])
+
+    def total(name: str) -> Any:
+        return sum(record[name] for record in epochs)
+
+    return Summary(
+        folder=folder,
+        policy=config["policy"],
+        ranks=epochs[-1]["ranks"],
+        epochs=len(epochs),
+        accuracy=epochs[-1]["test_accuracy"],
+        trained=total("kept"),
+        hidden=total("hidden") / total("samples"),
+        steps=total("steps"),
+        gradient_bytes=total("gradient_bytes"),
+        allreduces=total("allreduce_calls"),
+        total=seconds.pop("total"),
+        seconds=dict(seconds),
+    )
+
+
+def find_full(folder: Path) -> Summary | None:
+    """The newest finished `full` run beside `folder` that did the same work on as many ranks."""
+    mine, ranks = read_config(folder), read_metrics(folder)[-1]["ranks"]
+    if mine["policy"] == "full":
+        return None
+    others = sorted(folder.parent.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+    for metrics in reversed(others):
+        try:
+            config, epochs = read_config(metrics.parent), read_metrics(metrics.parent)
+        except InputError:
+            continue  # a run that is being written, or not one of ours
+        same = all(config.get(name) == mine.get(name) for name in SAME_WORK)
+        if same and config["policy"] == "full" and len(epochs) == mine["epochs"]:
+            if epochs[-1]["ranks"] == ranks:
+                return summarise(metrics.parent)
+    return None

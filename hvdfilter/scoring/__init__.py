@@ -1,0 +1,11 @@
+"""Scoring: logits to per-sample loss and gradient norm, on the device they are on.
+
+Knows nothing of ranks, ids or epochs.
+"""
+
+from hvdfilter.scoring.arguments import BadRowsError, check
+from hvdfilter.scoring.cross_entropy import cross_entropy
+from hvdfilter.scoring.score import score
+from hvdfilter.scoring.scores import Scores
+
+__all__ = ["BadRowsError", "Scores", "check", "cross_entropy", "score"]

@@ -1,0 +1,76 @@
+"""The one typed description of a run: command line, YAML file and Python call all fill this in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hvdfilter.errors import InputError
+
+
+@dataclass
+class TrainConfig:
+    """What to train on, with which policy, and where to leave the results.
+
+    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR or synthetic:N,C,H,W,CLASSES.
+    model: cnn, resnet9, resnet18, resnet50 or timm:NAME.
+    policy: which samples to keep; `hvdfilter policies` lists them.
+    policy_options: options of the policy, e.g. --policy_options.keep 0.6
+    epochs: passes over the data.
+    batch_size: samples a step on each rank.
+    lr: peak learning rate for 256 samples a step; scaled linearly with the global batch.
+    momentum: of SGD with Nesterov's form.
+    weight_decay: of all weights but biases and normalisation.
+    warmup_epochs: epochs of linear warm-up from a tenth of the peak rate.
+    seed: of initialisation, order, augmentation and every policy.
+    limit: use only the first samples of the training and test sets.
+    workers: processes that load data on each rank; 0 loads in the training process.
+    runs: folder that holds the run folders.
+    name: of the run folder; by default made from data, model and policy.
+    resume: continue the run called `name` from its checkpoint.
+    """
+
+    data: str = "digits"
+    model: str = "cnn"
+    policy: str = "kakurenbo"
+    policy_options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 30
+    batch_size: int = 32
+    lr: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
+    seed: int = 0
+    limit: int | None = None
+    workers: int = 0
+    runs: Path = Path("runs")
+    name: str | None = None
+    resume: bool = False
+
+    def check(self) -> None:
+        """Raise `InputError` for the first value that cannot be."""
+        for option, least in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+            if getattr(self, option) < least:
+                raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit={self.limit} must be at least 1 sample")
+        if not self.lr > 0:
+            raise InputError(f"lr={self.lr} must be positive")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum} must be in [0, 1)")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay={self.weight_decay} must not be negative")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise InputError(
+                f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}"
+            )
+        if self.resume and self.name is None:
+            raise InputError("resume=true needs the name of the run to continue: add --name NAME")
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON and YAML can hold it."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }

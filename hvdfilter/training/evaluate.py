@@ -1,0 +1,36 @@
+"""Evaluation: loss and accuracy of a model over a set, each rank taking its share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from hvdfilter import scoring
+from hvdfilter.data import Normalize
+from hvdfilter.world import World
+
+
+def evaluate(
+    model: torch.nn.Module, loader: DataLoader, prepare: Normalize, world: World
+) -> tuple[float, float]:
+    """Collective. (mean loss, accuracy) over the samples that the loaders of all ranks yield.
+
+    Runs in eval mode without gradients and leaves the model in the mode it was in. Correct
+    answers are counted in integers, so the accuracy does not depend on the number of ranks.
+    """
+    training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=world.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=world.device)
+    with world.collective.errors_shared(), torch.no_grad():
+        for _, x, y in loader:
+            x, y = x.to(world.device), y.to(world.device)
+            scores = scoring.score(model(prepare(x)), y)
+            loss += scores.loss.double().sum()
+            counts[0] += scores.correct.sum()
+            counts[1] += len(y)
+    model.train(training)
+    correct, total = world.collective.allreduce(counts.cpu().numpy(), "sum")
+    whole = world.collective.allreduce(np.array([loss.item()]), "sum")[0]
+    return float(whole / total), float(correct / total)

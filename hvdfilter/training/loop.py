@@ -1,0 +1,241 @@
+"""`train(config)`: the main job, one epoch after another, the same on every rank.
+
+It ties data, model, Filter and Horovod together and leaves a run folder. What the ranks compute
+and decide lives in the modules it calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hvdfilter import models, policies
+from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
+from hvdfilter.filter import Filter
+from hvdfilter.training import checkpoint, ring
+from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.evaluate import evaluate
+from hvdfilter.training.preemption import Preempted, Watch
+from hvdfilter.training.rate import schedule
+from hvdfilter.training.run_folder import RunFolder
+from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.world import World, init
+
+# Called on every rank after every step: (epoch, step, steps of the epoch).
+Progress = Callable[[int, int, int], None]
+# Called on every rank with the record of every finished epoch.
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run has to show: its folder and its last record."""
+
+    folder: Path
+    last: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    progress: Progress = lambda epoch, step, steps: None,
+    report: Report = lambda record: None,
+) -> Result:
+    """Collective. Train as `config` says.
+
+    Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
+    scheduler asked any rank to stop.
+    """
+    world = init()
+    with world.collective.errors_shared():
+        config.check()
+        policies.make(config.policy, **config.policy_options)
+    trainer = Trainer(config, world)
+    with Watch(world) as watch:
+        return trainer.run(watch, progress, report)
+
+
+class Trainer:
+    """The state of one run: data, model, optimiser, filter, and how far it has come."""
+
+    def __init__(self, config: TrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.train_set, self.test_set = self._open_data()
+        self.filter = Filter(
+            len(self.train_set),
+            policies.make(config.policy, **config.policy_options),
+            epochs=config.epochs,
+            world=world,
+            labels=self.train_set.labels,
+            seed=config.seed,
+        )
+        self.folder = RunFolder.open(config, world)
+        self.model, self.prepare = self._build_model()
+        self.optimizer, self.peak_lr = self._build_optimizer()
+        self.sampler = self.filter.sampler()
+        self.loader = self._loader(self.train_set, self.sampler)
+        self.epoch, self.step, self.loss_sum = 0, 0, 0.0
+        self._resumed_at = 0
+        if config.resume:
+            self._resume()
+        ring.broadcast(self.model, self.optimizer, world)
+
+    def run(self, watch: Watch, progress: Progress, report: Report) -> Result:
+        """Train the epochs that are left."""
+        record: dict[str, Any] = {}
+        while self.epoch < self.config.epochs:
+            started = time.perf_counter()
+            if self.step == 0:
+                self.filter.begin_epoch(self.epoch)
+            train_seconds = self._train_epoch(watch, progress)
+            ring.average_buffers(self.model, self.world)
+            if self.filter.policy.rescores and self.filter.hidden:
+                self._rescore()
+            self.filter.end_epoch()
+            record = self._record(train_seconds, started)
+            self.folder.append(record)
+            report(record)
+            self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+            self._save()
+        return Result(self.folder.path, record)
+
+    def _train_epoch(self, watch: Watch, progress: Progress) -> float:
+        config, device = self.config, self.world.device
+        started = time.perf_counter()
+        self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
+        steps = self.step + _steps(len(self.sampler), config.batch_size)
+        loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
+        self.model.train()
+        for ids, x, y in self.loader:
+            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
+            self._set_rate(self.epoch + self.step / steps)
+            self.optimizer.zero_grad()
+            loss = self.filter.loss(self.model(self.prepare(x)), y, ids)
+            loss.backward()
+            self.optimizer.step()
+            loss_sum += loss.detach() * len(ids)
+            self.step += 1
+            progress(self.epoch, self.step, steps)
+            if self.step < steps and watch.agreed():
+                self.loss_sum = loss_sum.item()
+                self._save()
+                raise Preempted
+        self.loss_sum = loss_sum.item()
+        return time.perf_counter() - started
+
+    def _rescore(self) -> None:
+        loader = self._loader(self.train_set, self.filter.hidden_sampler())
+        self.filter.rescore(torch.nn.Sequential(self.prepare, self.model), loader)
+
+    def _record(self, train_seconds: float, started: float) -> dict[str, Any]:
+        """The line of `metrics.jsonl` of the epoch that has just ended."""
+        world, config, mask = self.world, self.config, self.filter.mask
+        with self.filter.costs.measure("evaluation"):
+            mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
+            loader = self._loader(self.test_set, mine)
+            test_loss, accuracy = evaluate(self.model, loader, self.prepare, world)
+        seconds, sent = self.filter.costs.take()
+        sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
+        shard = -(-self.filter.num_samples // world.size)
+        steps_full = _steps(shard, config.batch_size)
+        gradient_bytes, tensors = ring.gradient_traffic(self.model, world)
+        saved = steps_full - self.step
+        return {
+            "epoch": self.epoch,
+            "train_loss": float(sums[0] / sums[1]),
+            "test_loss": test_loss,
+            "test_accuracy": accuracy,
+            "samples": self.filter.num_samples,
+            "kept": mask.count,
+            "hidden": self.filter.hidden,
+            "mask_digest": mask.digest,
+            "steps": self.step,
+            "steps_full": steps_full,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr_scale": self.filter.lr_scale,
+            "ranks": world.size,
+            "seconds": {
+                # "scoring" is spent inside the training and re-scoring passes, and is part of them.
+                "total": time.perf_counter() - started,
+                "training": train_seconds,
+                **seconds,
+            },
+            "bytes_sent": sent,
+            "gradient_bytes": self.step * gradient_bytes,
+            "gradient_bytes_saved": saved * gradient_bytes,
+            "allreduce_calls": self.step * tensors,
+            "allreduce_calls_saved": saved * tensors,
+        }
+
+    def _open_data(self) -> tuple[Images, Images]:
+        with self.world.collective.errors_shared():
+            train_set = open_dataset(self.config.data, train=True, limit=self.config.limit)
+            test_set = open_dataset(
+                self.config.data, train=False, limit=self.config.limit, like=train_set
+            )
+        return train_set, test_set
+
+    def _build_model(self) -> tuple[torch.nn.Module, Normalize]:
+        with self.world.collective.errors_shared():
+            torch.manual_seed(self.config.seed)
+            channels, height, _ = self.train_set.shape
+            model = models.make(self.config.model, channels, self.train_set.num_classes, height)
+        prepare = Normalize(self.train_set.mean, self.train_set.std)
+        return model.to(self.world.device), prepare.to(self.world.device)
+
+    def _build_optimizer(self) -> tuple[torch.optim.Optimizer, float]:
+        config = self.config
+        peak = config.lr * config.batch_size * self.world.size / 256
+        # Biases and normalisation (all 1-D) are not decayed: He et al. 2019, "Bag of tricks".
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain}],
+            lr=peak,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+        )
+        optimizer = ring.distribute(optimizer, self.model, self.world)
+        self.filter.attach(optimizer)
+        return optimizer, peak
+
+    def _set_rate(self, progress: float) -> None:
+        factor = schedule(progress, self.config.epochs, self.config.warmup_epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.peak_lr * factor
+
+    def _loader(self, images: Images, sampler: ShardSampler | range) -> Any:
+        return make_loader(images, sampler, self.config.batch_size, self.config.workers)
+
+    def _save(self) -> None:
+        # What was trained on, not what a loader has fetched ahead.
+        consumed = (self.step - self._resumed_at) * self.config.batch_size
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "filter": self.filter.state_dict(consumed),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+        }
+        checkpoint.write(self.folder.checkpoint, state, self.world)
+
+    def _resume(self) -> None:
+        state = checkpoint.read(self.folder.checkpoint, self.world)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.filter.load_state_dict(state["filter"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.loss_sum = state["loss_sum"]
+        self.folder.forget_after(self.epoch)
+
+
+def _steps(samples: int, batch_size: int) -> int:
+    return -(-samples // batch_size)
+

@@ -1,0 +1,73 @@
+"""Horovod's part of training: the averaged gradients, and the same weights on every rank.
+
+Every collective has a name, since unnamed ones deadlock once ranks have taken different numbers of
+steps. The only file of this folder that touches Horovod; a world of one needs none of it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hvdfilter.errors import WorldError
+from hvdfilter.world import World, horovod
+
+
+def distribute(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, world: World
+) -> torch.optim.Optimizer:
+    """Wrap `optimizer` so that its step averages the gradients over the ranks.
+
+    Raises `WorldError` when there are several ranks and no Horovod to train them.
+    """
+    hvd = horovod()
+    if world.size == 1:
+        return optimizer
+    if hvd is None:
+        raise WorldError(
+            f"{world.size} ranks train together through Horovod, which is not installed here: "
+            "run `make setup`, or start a single process"
+        )
+    return hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+
+
+def broadcast(model: torch.nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
+    """Give every rank the weights, buffers and optimiser state of rank 0."""
+    hvd = horovod()
+    if world.size == 1 or hvd is None:
+        return
+    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+    # Not hvd.broadcast_optimizer_state, which pickles: only tensors travel, and every rank built
+    # or loaded the same state, so the tensors have the same names everywhere.
+    state = {
+        f"optimizer.{index}.{name}": value
+        for index, per_parameter in optimizer.state_dict()["state"].items()
+        for name, value in per_parameter.items()
+        if torch.is_tensor(value)
+    }
+    if state:
+        hvd.broadcast_parameters(state, root_rank=0)
+
+
+def average_buffers(model: torch.nn.Module, world: World) -> None:
+    """Average the floating-point buffers (BatchNorm statistics), so that all ranks are equal.
+
+    Without it each rank would evaluate, score and save a model of its own.
+    """
+    hvd = horovod()
+    if world.size == 1 or hvd is None:
+        return
+    handles = [
+        hvd.allreduce_async_(buffer, name=f"buffer.{name}", op=hvd.Average)
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point()
+    ]
+    for handle in handles:
+        hvd.synchronize(handle)
+
+
+def gradient_traffic(model: torch.nn.Module, world: World) -> tuple[int, int]:
+    """(bytes of gradient, tensors) that one step allreduces; (0, 0) in a world of one."""
+    if world.size == 1:
+        return 0, 0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return sum(p.numel() * p.element_size() for p in parameters), len(parameters)

@@ -1,0 +1,126 @@
+"""The folder a run leaves: `config.yaml`, `metrics.jsonl`, `checkpoint.safetensors`.
+
+Only rank 0 writes. A run that exists is never overwritten: an unnamed run takes the next free
+number, a named one must be resumed or renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hvdfilter.errors import InputError
+from hvdfilter.training.config import TrainConfig
+from hvdfilter.world import World
+
+# May change when a run is resumed; everything else decides what is computed.
+FREE_TO_CHANGE = ("resume", "runs", "name", "workers")
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self.path, self._world = path, world
+        self.config, self.metrics = path / "config.yaml", path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.safetensors"
+
+    @classmethod
+    def open(cls, config: TrainConfig, world: World) -> RunFolder:
+        """Collective. Make the folder of a new run, or find that of a run to resume.
+
+        Raises `InputError`, on every rank, when a named run exists and is not resumed, when there
+        is nothing to resume, or when the folder cannot be written.
+        """
+        path = b""
+        with world.collective.errors_shared():
+            if world.rank == 0:
+                path = str(_claim(config)).encode()
+        path = world.collective.broadcast_bytes(path)
+        return cls(Path(path.decode()), world)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line to `metrics.jsonl`."""
+        if self._world.rank == 0:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the metrics of `epoch` and later, which a resumed run computes again."""
+        if self._world.rank == 0 and self.metrics.exists():
+            kept = [record for record in read_metrics(self.path) if record["epoch"] < epoch]
+            self.metrics.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The epochs of a run, oldest first; `InputError` when there are none to read."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        raise InputError(f"{run} is not a run folder: it has no metrics.jsonl")
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as broken:
+        raise InputError(f"{path} is damaged: {broken}") from None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration a run was started with."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{run} is not a run folder: it has no config.yaml")
+    loaded = yaml.safe_load(path.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def _claim(config: TrainConfig) -> Path:
+    try:
+        config.runs.mkdir(parents=True, exist_ok=True)
+        if config.resume:
+            assert config.name is not None
+            path = config.runs / config.name
+            _same_run(read_config(path), config.plain())
+            return path
+        path = _create(config)
+        (path / "config.yaml").write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+        return path
+    except OSError as failed:
+        raise InputError(
+            f"the run folder under {config.runs} cannot be written ({failed.strerror}): choose "
+            "another with --runs DIR"
+        ) from None
+
+
+def _create(config: TrainConfig) -> Path:
+    if config.name is not None:
+        try:
+            (config.runs / config.name).mkdir()
+        except FileExistsError:
+            raise InputError(
+                f"run {config.runs / config.name} exists: continue it with --resume true, or "
+                "choose another --name"
+            ) from None
+        return config.runs / config.name
+    data = config.data.split(":")[0]
+    stem = f"{data}-{config.model}-{config.policy}".replace(":", "-").replace("/", "-")
+    number = 1
+    while True:
+        path = config.runs / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _same_run(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for option, value in now.items():
+        if option not in FREE_TO_CHANGE and saved.get(option) != value:
+            raise InputError(
+                f"the run to resume has {option}={saved.get(option)} but now {option}={value}: "
+                "resume with the options it was started with, or start a new run"
+            )

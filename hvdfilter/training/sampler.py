@@ -1,0 +1,207 @@
+"""ShardSampler: this rank's share of the kept samples, of exactly equal length on every rank.
+
+Order is a function of (seed, epoch, mask) and of nothing else: a pseudo-random permutation is
+evaluated where it is needed, so no array of all samples exists. It never communicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from hvdfilter.agreement.mask import KeepMask
+from hvdfilter.agreement.partition import Blocks
+from hvdfilter.agreement.permutation import Permutation
+from hvdfilter.errors import InputError
+
+_CHUNK = 8192
+
+
+class ShardSampler(Sampler[int]):
+    """Yields the ids this rank trains on in one epoch.
+
+    Args:
+        mask: which samples to draw from.
+        rank, size: this process and the number of processes.
+        seed: same on every rank.
+        shuffle: False yields ascending ids (for re-scoring: ``ShardSampler(~mask, ...)``).
+        mode: ``global``: any rank may draw any kept sample; place p of the permutation belongs to
+            rank ``p % size``. ``local``: a rank draws only from its own block of ids (`Blocks`).
+        pad: True repeats samples until all shards are equally long, so that none is lost and every
+            rank takes the same steps. False repeats none and loses none: shards may then differ by
+            one sample, fit only for a pass without collectives (re-scoring, evaluation).
+        drop_last: leave samples out, instead of repeating any, until all shards are equally long.
+        max_repeats: local mode only: a shard is at most this many times as long as the shortest
+            block's kept samples; longer blocks then leave some out.
+
+    Global mode repeats at most ``size - 1`` samples, the first of the permutation, once each (more
+    often only where there are fewer samples than ranks). In local mode a rank with few kept samples
+    repeats them evenly; ``weight`` is what its losses must be multiplied with so that the mean
+    gradient over all ranks stays unbiased. ``repeated`` counts this rank's repeats.
+    """
+
+    def __init__(
+        self,
+        mask: KeepMask,
+        rank: int,
+        size: int,
+        seed: int = 0,
+        *,
+        shuffle: bool = True,
+        mode: str = "global",
+        pad: bool = True,
+        drop_last: bool = False,
+        max_repeats: int = 4,
+    ) -> None:
+        if not 0 <= rank < size:
+            raise InputError(f"rank {rank} does not exist in a world of {size}")
+        if mode not in ("global", "local"):
+            raise InputError(f"unknown sampler mode {mode!r}; use global or local")
+        if max_repeats < 1:
+            raise InputError(f"max_repeats is {max_repeats}; it must be at least 1")
+        self.rank, self.size, self.seed = rank, size, seed
+        self.shuffle, self.mode, self.drop_last = shuffle, mode, drop_last
+        self.pad, self.max_repeats = pad, max_repeats
+        self.epoch = 0
+        self._offset = 0  # places of the epoch, over all ranks, that are behind us
+        self._yielded = 0
+        self._finished = False  # the last iteration ran to its end: the next one starts afresh
+        self._last: tuple[tuple[int, ...], Permutation] | None = None
+        self.set_mask(mask)
+
+    def set_mask(self, mask: KeepMask) -> None:
+        """Draw from another mask, from the start of the epoch."""
+        self.mask = mask
+        self._rewind()
+        if self.mode == "local":
+            self._set_local(mask)
+        else:
+            self._first, self._own, self._full = 0, mask.count, mask.count
+        self.weight = 1.0 if self.mode == "global" else self._local_weight
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch is another permutation; a new number also starts at its beginning."""
+        if epoch != self.epoch:
+            self._rewind()
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Samples this rank has still to draw in this epoch; the same on every rank if padded."""
+        if self.mode == "local":
+            return max(0, self._length - self._start // self.size)
+        left = max(0, self._full - self._start)
+        if self.drop_last:
+            return left // self.size
+        if not self.pad:
+            left = max(0, left - self.rank)  # places offset + rank, offset + rank + size, ...
+        return -(-left // self.size)
+
+    def __iter__(self) -> Iterator[int]:
+        if self._finished:
+            self._rewind()
+        self._yielded = 0
+        length = len(self)
+        for at in range(0, length, _CHUNK):
+            for sample in self.ids(at, min(at + _CHUNK, length)).tolist():
+                self._yielded += 1
+                yield sample
+        self._finished = True
+
+    def ids(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """The draws ``[start, stop)`` of what `__iter__` would yield, as one int64 array."""
+        draws = np.arange(start, len(self) if stop is None else stop, dtype=np.int64)
+        if not draws.size:
+            return draws
+        if self.mode == "local":
+            places = draws + self._start // self.size
+            passes, places = np.divmod(places, self._own)
+            if not self.shuffle:
+                return self.mask.nth(self._first + places)
+            result = np.empty_like(places)
+            for number in np.unique(passes):
+                mine = passes == number
+                result[mine] = self._permutation(int(number))(places[mine])
+            return self.mask.nth(self._first + result)
+        places = self._start + draws * self.size + self.rank
+        places = np.where(places < self._full, places, (places - self._full) % self._full)
+        return self.mask.nth(self._permutation(0)(places) if self.shuffle else places)
+
+    @property
+    def repeated(self) -> int:
+        """Draws of this rank, over a whole epoch, of samples that were drawn before."""
+        if self.mode == "local":
+            return max(0, self._length - self._own)
+        if self.drop_last or not self.pad or not self._full:
+            return 0
+        last = (-(-self._full // self.size) - 1) * self.size + self.rank
+        return int(last >= self._full)
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+        """Where this rank is in its epoch, in plain values.
+
+        Args:
+            consumed: draws of this rank that were really trained on. Needed when a DataLoader
+                fetches ahead of the training loop; by default everything yielded counts.
+        """
+        done = self._yielded if consumed is None else consumed
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "mode": self.mode,
+            "offset": self._offset + done * self.size,
+            "size": self.size,
+            "mask": self.mask.digest,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; in global mode with any number of ranks.
+
+        The mask must have been set before; InputError if it is another one.
+        """
+        if state["mask"] != self.mask.digest:
+            raise InputError(
+                "the sampler's state belongs to another keep-mask; set that mask first"
+            )
+        if state["mode"] != self.mode:
+            raise InputError(f"the sampler's state is of mode {state['mode']!r}, not {self.mode!r}")
+        if self.mode == "local" and state["size"] != self.size and state["offset"]:
+            raise InputError(
+                f"a local sampler stopped in mid-epoch on {state['size']} ranks cannot go on with "
+                f"{self.size}"
+            )
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+        self._rewind()
+        self._offset = int(state["offset"])
+
+    @property
+    def _start(self) -> int:
+        """First place of the next iteration."""
+        return 0 if self._finished else self._offset
+
+    def _rewind(self) -> None:
+        self._offset = self._yielded = 0
+        self._finished = False
+
+    def _permutation(self, number: int) -> Permutation:
+        rank = self.rank if self.mode == "local" else 0
+        key = (self._own, self.seed, self.epoch, number, rank)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, Permutation(*key))
+        return self._last[1]
+
+    def _set_local(self, mask: KeepMask) -> None:
+        blocks = Blocks(mask.num_samples, self.size)
+        counts = [mask.count_between(blocks.start(r), blocks.stop(r)) for r in range(self.size)]
+        if min(counts) == 0:
+            raise InputError(
+                f"rank {counts.index(0)} has no kept sample in its block; use the global mode"
+            )
+        self._first, self._own = sum(counts[: self.rank]), counts[self.rank]
+        self._full = mask.count
+        most = min(counts) if self.drop_last else max(counts)
+        self._length = min(most, self.max_repeats * min(counts)) if self.pad else self._own
+        self._local_weight = self._own * self.size / self._full

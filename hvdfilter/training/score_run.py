@@ -1,0 +1,53 @@
+"""Score every training sample with the model of a finished run: `hvdfilter score RUN`.
+
+Leaves `scores.npz` in the run folder: one array a score, indexed by sample id.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hvdfilter import models, scoring
+from hvdfilter.agreement import KeepMask, ScoreBook
+from hvdfilter.data import Normalize, make_loader, open_dataset
+from hvdfilter.training import checkpoint
+from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.world import init
+
+COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
+
+
+def score_run(run: Path) -> Path:
+    """Collective. Forward pass in eval mode over the training set; returns the file written.
+
+    The file holds `loss`, `grad_norm`, `confidence`, `margin` (float32 [N]), `correct` (bool [N])
+    and `labels` (int64 [N]). Raises `InputError` on every rank when `run` is no finished run.
+    """
+    world = init()
+    with world.collective.errors_shared():
+        config = read_config(run)
+        images = open_dataset(config["data"], train=True, limit=config["limit"])
+        channels, height, _ = images.shape
+        model = models.make(config["model"], channels, images.num_classes, height)
+    state = checkpoint.read(run / "checkpoint.safetensors", world)
+    model.load_state_dict(state["model"])
+    prepare = Normalize(images.mean, images.std)
+    forward = torch.nn.Sequential(prepare, model).to(world.device).eval()
+    shard = ShardSampler(
+        KeepMask.full(len(images)), rank=world.rank, size=world.size, seed=0, shuffle=False
+    )
+    book = ScoreBook(len(images), COLUMNS, world.collective)
+    with world.collective.errors_shared(), torch.no_grad():
+        for ids, x, y in make_loader(images, shard, config["batch_size"], config["workers"]):
+            book.observe(ids, scoring.score(forward(x.to(world.device)), y.to(world.device)))
+    book.exchange()
+    columns = book.gather()
+    path = run / "scores.npz"
+    with world.collective.errors_shared():
+        if world.rank == 0:
+            np.savez(path, labels=images.labels, **{name: columns[name] for name in COLUMNS})
+    return path

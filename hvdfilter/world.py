@@ -1,0 +1,149 @@
+"""Start-up, done once and checked once: Horovod, MPI and the device of this rank.
+
+`init()` asks Horovod and MPI who is here (never the environment, which not every launcher sets),
+refuses worlds that disagree, and hands out one `World`. It trains nothing and moves no data; with
+neither Horovod nor MPI installed it returns a world of one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from hvdfilter.agreement import collective as seam
+from hvdfilter.errors import WorldError
+
+# Set by launchers for every rank they start. Never believed for rank or size: only used to notice
+# that many ranks were started and each of them thinks it is alone.
+LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of this job, seen from one of them."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    collective: seam.Collective = field(repr=False)
+
+
+_current: World | None = None
+
+
+def init() -> World:
+    """Start Horovod and MPI, check that they agree, and choose this rank's device.
+
+    Idempotent: every call returns the same `World`. Raises `WorldError`, on every rank, when
+    Horovod and MPI see different worlds, or when a launcher started several ranks but none of
+    them can talk to the others.
+    """
+    global _current
+    if _current is None:
+        _current = _start()
+    return _current
+
+
+def started() -> bool:
+    """Whether `init` has run in this process."""
+    return _current is not None
+
+
+def current() -> World:
+    """The world of this process; starts it if need be."""
+    return init()
+
+
+def horovod() -> ModuleType | None:
+    """`horovod.torch`, or None where Horovod is not installed."""
+    try:
+        return importlib.import_module("horovod.torch")
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and missing.name.split(".")[0] == "horovod":
+            return None
+        raise
+
+
+def horovod_facts() -> dict[str, Any] | None:
+    """What `hvdfilter doctor` reports about Horovod: version, ranks, what it was built with."""
+    hvd = horovod()
+    if hvd is None:
+        return None
+    init()
+    return {
+        "version": importlib.import_module("horovod").__version__,
+        "rank": hvd.rank(),
+        "size": hvd.size(),
+        "local_rank": hvd.local_rank(),
+        "local_size": hvd.local_size(),
+        "mpi_built": bool(hvd.mpi_built()),
+        "mpi_enabled": bool(hvd.mpi_enabled()),
+        "gloo_built": bool(hvd.gloo_built()),
+        "gloo_enabled": bool(hvd.gloo_enabled()),
+        "nccl_built": bool(hvd.nccl_built()),
+        "mpi_threads_supported": bool(hvd.mpi_enabled() and hvd.mpi_threads_supported()),
+    }
+
+
+def _start() -> World:
+    seam.locate_mpi()
+    hvd = horovod()
+    if hvd is not None:
+        hvd.init()
+    collective = _collective(hvd)
+    _refuse_lonely_ranks(collective.size)
+    if hvd is not None:
+        local_rank, local_size = hvd.local_rank(), hvd.local_size()
+    else:
+        local_rank, local_size = collective.local()
+    _share_cores(local_size)
+    return World(collective.rank, collective.size, local_rank, _device(local_rank), collective)
+
+
+def _collective(hvd: ModuleType | None) -> seam.Collective:
+    """The back end that really spans the ranks, chosen by asking each of them."""
+    if hvd is not None and hvd.size() > 1 and not hvd.mpi_enabled():
+        return seam.HorovodCollective(hvd)  # gloo: mpi4py would see P worlds of one
+    ranks = seam.mpi_world_size()
+    if hvd is not None and hvd.size() != ranks:
+        raise WorldError(
+            f"Horovod sees {hvd.size()} ranks but MPI (mpi4py) sees {ranks}: build Horovod and "
+            "mpi4py against the MPI whose launcher started this job (`hvdfilter doctor` shows "
+            "which each uses)"
+        )
+    return seam.mpi_collective() if ranks > 1 else seam.SoloCollective()
+
+
+def _refuse_lonely_ranks(size: int) -> None:
+    if size > 1:
+        return
+    for name in LAUNCHER_SIZES:
+        started = os.environ.get(name, "1")
+        if started.isdigit() and int(started) > 1:
+            raise WorldError(
+                f"the launcher started {started} ranks ({name}) but each of them sees a world of "
+                "one: install mpi4py and Horovod built against the MPI of this launcher "
+                "(`hvdfilter doctor` shows what is there)"
+            )
+
+
+def _share_cores(local_size: int) -> None:
+    """Divide the cores between the ranks of a host, unless the user or the launcher has."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        bound_to = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        share = (os.cpu_count() or 1) // max(local_size, 1)
+        torch.set_num_threads(max(1, min(bound_to, share)))
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

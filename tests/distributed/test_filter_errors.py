@@ -1,0 +1,106 @@
+"""One rank's error is every rank's error: bad batches, dying ranks, ranks that disagree."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.distributed.launch import check_ranks, run_ranks
+
+pytestmark = pytest.mark.distributed
+
+# Every rank trains with real Horovod; rank 1 meets NaN logits for one id at its third step.
+BAD_BATCH = """
+import sys, torch, horovod.torch as hvd, hvdfilter as hf
+world = hf.init()
+kind = sys.argv[1]
+model = torch.nn.Linear(4, 3)
+optimizer = hvd.DistributedOptimizer(
+    torch.optim.SGD(model.parameters(), lr=0.1), named_parameters=model.named_parameters())
+hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+filt = hf.Filter(64, "kakurenbo", epochs=2)
+try:
+    for epoch in range(2):
+        filt.begin_epoch(epoch, optimizer)
+        ids = list(filt.sampler())
+        for step in range(0, len(ids), 4):
+            batch = torch.tensor(ids[step:step + 4])
+            x, y = torch.ones(4, 4), batch % 3
+            if world.rank == 1 and (step == 8 if kind != "last" else step + 4 >= len(ids)):
+                bad = int(batch[2])
+                if kind == "label":
+                    y[2] = 7
+                else:
+                    x[2, 0] = float("nan")
+                print("bad", bad, flush=True)
+            optimizer.zero_grad()
+            filt.loss(model(x), y, batch).backward()
+            optimizer.step()
+    print("finished", flush=True)
+except hf.InputError as error:
+    print("caught", world.rank, error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["nan", "label", "last"])
+def test_a_bad_batch_on_one_rank_raises_on_all_and_names_the_id(kind: str) -> None:
+    out = check_ranks(BAD_BATCH, 3, kind)
+    bad = next(line.split()[1] for line in out.splitlines() if line.startswith("bad"))
+    caught = sorted(line for line in out.splitlines() if line.startswith("caught"))
+    assert [line.split()[1] for line in caught] == ["0", "1", "2"]
+    assert all(f"rank 1: sample id {bad}" in line for line in caught)
+    assert "finished" not in out
+
+
+def test_filters_that_disagree_are_refused_on_all_ranks() -> None:
+    program = """
+        import hvdfilter as hf
+        world = hf.init()
+        try:
+            hf.Filter(100, "random", epochs=3, seed=world.rank // 2)
+        except hf.InputError as error:
+            print(world.rank, error, flush=True)
+    """
+    lines = sorted(check_ranks(program, 3).splitlines())
+    assert [line[0] for line in lines] == ["0", "1", "2"]
+    assert all("rank 2: Filter was given" in line and "seed=1" in line for line in lines)
+
+
+def test_an_unforeseen_exception_on_one_rank_ends_the_job() -> None:
+    # The other rank waits in a collective; without an abort it would wait for ever.
+    program = """
+        import sys
+        from hvdfilter import cli, world
+        def broken(options):
+            here = world.init()
+            if here.rank == 1:
+                raise ZeroDivisionError("unforeseen")
+            here.collective.barrier()
+            return 0
+        cli._COMMANDS["policies"] = broken
+        sys.exit(cli.main(["policies"]))
+    """
+    started = time.monotonic()
+    done = run_ranks(program, 2, timeout=40)
+    assert done.returncode != 0 and "ZeroDivisionError: unforeseen" in done.stderr
+    assert time.monotonic() - started < 30
+
+
+def test_rates_are_scaled_once_under_horovods_optimizer() -> None:
+    # Horovod's step runs the original's inside it, so both fire the hooks.
+    program = """
+        import torch, horovod.torch as hvd, hvdfilter as hf
+        from hvdfilter.training.rate import RateScale
+        world = hf.init()
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = hvd.DistributedOptimizer(
+            torch.optim.SGD([weight], lr=0.5), named_parameters=[("weight", weight)])
+        scale = RateScale()
+        scale.attach(optimizer)
+        scale.scale = 4.0
+        weight.sum().backward()
+        optimizer.step()
+        print(weight.item(), optimizer.param_groups[0]["lr"], flush=True)
+    """
+    assert check_ranks(program, 2).splitlines() == ["-2.0 0.5"] * 2
