@@ -7,7 +7,7 @@
 # HVDFILTER_CUDA=   0, 1 or auto (default): build the CUDA kernels
 # HVDFILTER_CACHE=  folder for built Horovod wheels (default ~/.cache/hvdfilter), or off
 # HVDFILTER_JOBS=   compilers to run at once
-# NP=2  ARGS=...    ranks and further arguments of `make demo`; ARGS also reaches pytest
+# NP=2  ARGS=...    ranks of `make demo`; further arguments of it, of pytest and of the sanitizer run
 
 # Found before .venv joins the path: set-up must not stand on what it makes.
 PYTHON := $(or $(PYTHON),$(shell command -v python3))
@@ -56,7 +56,7 @@ format: setup
 	$(BIN)/ruff format .
 
 sanitize: setup
-	@$(BIN)/python -m scripts.sanitize
+	@$(BIN)/python -m scripts.sanitize $(ARGS) tests/scoring
 
 doctor: setup
 	@hvdfilter doctor

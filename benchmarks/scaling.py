@@ -43,6 +43,7 @@ class FixedShare(policies.Policy):
     hide: float = 0.3
 
     def plan(self, view: policies.View) -> policies.Plan:
+        """The lowest losses, whatever the confidence."""
         hidden = int(self.hide * view.num_samples)
         return policies.Plan(view.column("loss"), view.num_samples - hidden)
 
@@ -78,7 +79,9 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
     loader = make_loader(images, filt.sampler(), options.batch_size)
 
     unit = "GPU" if world.device.type == "cuda" else "rank"
-    say(f"Model: {options.model}\nBatch size: {options.batch_size}\nNumber of {unit}s: {world.size}")
+    say(
+        f"Model: {options.model}\nBatch size: {options.batch_size}\nNumber of {unit}s: {world.size}"
+    )
     say(f"Hidden: {hide:.0%}\nRunning warmup...")
     trained, covered, steps, costs = [], [], 0, {}
     for epoch in range(epochs):
@@ -109,12 +112,15 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
     costs, sent = filt.costs.take()
     mean, spread = statistics.fmean(trained), 1.96 * statistics.pstdev(trained)
     say(f"Img/sec per {unit}: {mean:.1f} +-{spread:.1f}")
-    say(f"Total img/sec on {world.size} {unit}(s): {mean * world.size:.1f} +-{spread * world.size:.1f}")
+    total, margin = mean * world.size, spread * world.size
+    say(f"Total img/sec on {world.size} {unit}(s): {total:.1f} +-{margin:.1f}")
     say(f"Samples/sec of the set: {statistics.median(covered):.1f} (median)")
     full_steps = options.num_batches_per_iter
     gradient, tensors = ring.gradient_traffic(model, world)
     saved = full_steps - steps
-    say(f"Gradient bytes saved an epoch and rank: {saved * gradient:,} of {full_steps * gradient:,}")
+    say(
+        f"Gradient bytes saved an epoch and rank: {saved * gradient:,} of {full_steps * gradient:,}"
+    )
     say(f"Allreduce calls saved an epoch: {saved * tensors:,} of {full_steps * tensors:,}\n")
     return {
         "ranks": world.size,
@@ -147,7 +153,15 @@ def _sweep(options: argparse.Namespace) -> None:
     """One world after the other; then throughput and efficiency side by side."""
     results = []
     for ranks in options.ranks:
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), sys.executable]
+        command = [
+            "mpirun",
+            "--oversubscribe",
+            "--bind-to",
+            "none",
+            "-np",
+            str(ranks),
+            sys.executable,
+        ]
         command += ["-m", "benchmarks.scaling", "--json", "--model", options.model]
         for flag in ("batch_size", "num_batches_per_iter", "num_iters", "image_size", "hide"):
             command += ["--" + flag.replace("_", "-"), str(getattr(options, flag))]
@@ -158,7 +172,9 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(results))
         return
-    print("ranks  hidden  img/sec per rank  samples/sec  efficiency  gradient MB saved  calls saved")
+    print(
+        "ranks  hidden  img/sec per rank  samples/sec  efficiency  gradient MB saved  calls saved"
+    )
     base = {}
     for row in results:
         covered = statistics.median(row["samples_per_sec"])

@@ -1,10 +1,10 @@
 """hvdfilter: score every sample, agree on one global keep-mask, train on the pruned shards.
 
-    world  = hf.init()
-    scores = hf.score(logits, labels)
-    loss, scores = hf.cross_entropy(logits, labels)
-    mask   = hf.agree(keys, ids, num_samples, keep)
-    filt   = hf.Filter(num_samples, policy="kakurenbo", epochs=90)
+world  = hf.init()
+scores = hf.score(logits, labels)
+loss, scores = hf.cross_entropy(logits, labels)
+mask   = hf.agree(keys, ids, num_samples, keep)
+filt   = hf.Filter(num_samples, policy="kakurenbo", epochs=90)
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ __all__ = [
 ]
 
 
-def agree(
-    keys: Any, ids: Any, num_samples: int, keep: int, world: World | None = None
-) -> KeepMask:
+def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None = None) -> KeepMask:
     """Collective. The mask of the `keep` samples with the largest keys, the same on every rank.
 
     keys: float32 [n], NumPy array or CPU tensor. ids: integers [n]; over all ranks each id of

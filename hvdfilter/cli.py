@@ -18,9 +18,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hvdfilter.version import __version__
 from hvdfilter.errors import InputError, WorldError
 from hvdfilter.training.config import TrainConfig
+from hvdfilter.version import __version__
 
 BAD_INPUT, FAILURE = 2, 1
 
@@ -75,11 +75,21 @@ def _parser() -> ArgumentParser:
 def _train(options: Namespace) -> int:
     from hvdfilter.report.screen import Screen
     from hvdfilter.training.loop import train
+    from hvdfilter.training.preemption import Preempted
+    from hvdfilter.world import current
 
     values = {field.name: options[field.name] for field in fields(TrainConfig)}
     config = TrainConfig(**values)
-    with Screen(config) as screen:
-        result = train(config, screen.step, screen.epoch)
+    try:
+        with Screen(config) as screen:
+            result = train(config, screen.step, screen.epoch)
+    except Preempted as stopped:
+        if current().rank == 0:
+            again = f"--name {stopped.folder.name} --resume true"
+            print(
+                f"stopped by the scheduler, checkpoint written: continue with {again}", flush=True
+            )
+        raise
     screen.table(result.folder)
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,19 +13,20 @@ class Counts(Protocol):
     """Anything that counts the bytes this rank has sent."""
 
     @property
-    def traffic(self) -> int: ...
+    def traffic(self) -> int:
+        """Bytes sent so far."""
 
 
 class Costs:
     """Seconds and bytes by part ("scoring", "exchange", ...), since the last `take`."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.bytes: defaultdict[str, int] = defaultdict(int)
 
     def add(self, part: str, seconds: float) -> None:
         """Book `seconds` to `part`."""
-        self.seconds[part] += seconds  # type: ignore[assignment]
+        self.seconds[part] += seconds
 
     @contextmanager
     def measure(self, part: str, counter: Counts | None = None) -> Iterator[None]:
@@ -41,5 +42,6 @@ class Costs:
     def take(self) -> tuple[dict[str, float], dict[str, int]]:
         """(seconds, bytes) so far, and start again from nothing."""
         taken = dict(self.seconds), dict(self.bytes)
-        self.seconds, self.bytes = Counter(), Counter()
+        self.seconds.clear()
+        self.bytes.clear()
         return taken

@@ -83,6 +83,7 @@ class Filter:
             size=self.world.size,
             seed=self.seed,
             shuffle=False,
+            pad=False,
         )
 
     def begin_epoch(self, epoch: int, optimizer: torch.optim.Optimizer | None = None) -> KeepMask:
@@ -184,8 +185,11 @@ class Filter:
         where a loader fetches ahead. Tensors are complete on rank 0, which is the rank to save
         them; the columns are empty elsewhere.
         """
-        self.settle()
-        columns = {name: torch.from_numpy(column) for name, column in (self.book.gather() or {}).items()}
+        if not self._closed:
+            self.settle()
+        columns = {
+            name: torch.from_numpy(column) for name, column in (self.book.gather() or {}).items()
+        }
         return {
             "num_samples": self.num_samples,
             "policy": repr(self.policy),

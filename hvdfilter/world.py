@@ -11,12 +11,12 @@ import importlib
 import os
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
 
 import torch
 
 from hvdfilter.agreement import collective as seam
 from hvdfilter.errors import WorldError
+from hvdfilter.mpi_home import find_mpi_home
 
 # Set by launchers for every rank they start. Never believed for rank or size: only used to notice
 # that many ranks were started and each of them thinks it is alone.
@@ -70,29 +70,8 @@ def horovod() -> ModuleType | None:
         raise
 
 
-def horovod_facts() -> dict[str, Any] | None:
-    """What `hvdfilter doctor` reports about Horovod: version, ranks, what it was built with."""
-    hvd = horovod()
-    if hvd is None:
-        return None
-    init()
-    return {
-        "version": importlib.import_module("horovod").__version__,
-        "rank": hvd.rank(),
-        "size": hvd.size(),
-        "local_rank": hvd.local_rank(),
-        "local_size": hvd.local_size(),
-        "mpi_built": bool(hvd.mpi_built()),
-        "mpi_enabled": bool(hvd.mpi_enabled()),
-        "gloo_built": bool(hvd.gloo_built()),
-        "gloo_enabled": bool(hvd.gloo_enabled()),
-        "nccl_built": bool(hvd.nccl_built()),
-        "mpi_threads_supported": bool(hvd.mpi_enabled() and hvd.mpi_threads_supported()),
-    }
-
-
 def _start() -> World:
-    seam.locate_mpi()
+    find_mpi_home()
     hvd = horovod()
     if hvd is not None:
         hvd.init()

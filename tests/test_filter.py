@@ -29,7 +29,9 @@ def run_epoch(filt: hf.Filter, epoch: int, gap: torch.Tensor, rescore: bool = Tr
     if rescore:
         hidden = torch.tensor(list(filt.hidden_sampler()), dtype=torch.int64)
         if len(hidden):
-            filt.note(F.one_hot(hidden % CLASSES, CLASSES) * gap[hidden, None], hidden % CLASSES, hidden)
+            filt.note(
+                F.one_hot(hidden % CLASSES, CLASSES) * gap[hidden, None], hidden % CLASSES, hidden
+            )
     return order
 
 

@@ -36,8 +36,8 @@ HVD_FN void widen_lanes(double* out, VF v) {
   for (int r = 0; r < W; r++) out[r] = v[r];
 }
 
-// Fills in the group's sums and leaves exp(z - m) in columns, 0 at the target.
-template <class E>
+// Fills in the group's sums and with Keep leaves exp(z - m) in columns, 0 at the target.
+template <class E, bool Keep>
 HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
   load_columns<E>(job, g, columns);
   const VI y = load_as<VI>(g.y);
@@ -54,7 +54,7 @@ HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
   VF t1 = VF{}, t2 = VF{};
   for (int64_t c = 0; c < job.classes; c++) {
     const VF e = exp_below(columns[c] - base);
-    columns[c] = e;
+    if (Keep) columns[c] = e;
     t1 += e;
     t2 += e * e;
   }

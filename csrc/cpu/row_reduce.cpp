@@ -14,7 +14,8 @@ namespace hvdfilter {
 namespace {
 
 struct Kernel {
-  void (*run)(const Products&, const Cut&, int64_t first, int64_t last, const Scratch&, float* sum);
+  void (*run)(const Products&, const Cut&, int64_t first, int64_t last, int64_t part,
+              const Scratch&, double* squares, float* sum);
   int64_t lanes, tile_rows;
 };
 
@@ -31,8 +32,11 @@ Kernel chosen_kernel() {
 
 // A band's inputs and outputs should stay in half of a small second-level cache.
 constexpr int64_t kBandFloats = 1 << 16;
-// Partial sums together should stay within 8 MiB, but a few are always worth having.
-constexpr int64_t kSumFloats = 1 << 21;
+// Partial sums together should stay within 4 MiB, but a few are always worth having.
+constexpr int64_t kSumFloats = 1 << 20;
+constexpr int64_t kFewestRanges = 4, kMostRanges = 16;
+// Where there are few ranges, parts of the outputs make up for them; each lays out the image again.
+constexpr int64_t kTasks = 8;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -66,8 +70,9 @@ Cut::Cut(const Products& job, int64_t lanes, int64_t tile_rows) {
       job.step[1] * padded_in[2] * job.channels + job.out[2] * padded_outputs * job.groups;
   band = std::max<int64_t>(1, kBandFloats / std::max<int64_t>(1, row_floats));
   band = std::max<int64_t>(band, std::min<int64_t>(job.out[1], 4));
-  tasks = std::clamp<int64_t>(kSumFloats / std::max<int64_t>(1, sum_size), 4, 16);
-  tasks = std::min(tasks, job.samples);
+  ranges = std::clamp(kSumFloats / std::max<int64_t>(1, sum_size), kFewestRanges, kMostRanges);
+  ranges = std::min(ranges, job.samples);
+  parts = std::clamp<int64_t>(kTasks / std::max<int64_t>(1, ranges), 1, padded_outputs / tile_rows);
 }
 
 int64_t Cut::run_offset(const Products& job, int64_t r) const {
@@ -82,11 +87,19 @@ int64_t Cut::run_offset(const Products& job, int64_t r) const {
 void sample_products(const Products& job) {
   static const Kernel kernel = chosen_kernel();
   const Cut cut(job, kernel.lanes, kernel.tile_rows);
-  const std::unique_ptr<float[]> sums(new float[std::max<int64_t>(1, cut.tasks * cut.sum_size)]);
-  parallel_for(cut.tasks, job.threads, [&](int64_t task) {
-    kernel.run(job, cut, job.samples * task / cut.tasks, job.samples * (task + 1) / cut.tasks,
-               scratch_of_thread(cut, cut.band < job.out[1]), sums.get() + task * cut.sum_size);
+  const std::unique_ptr<float[]> sums(new float[cut.ranges * cut.sum_size]);
+  std::vector<double> squares(cut.parts * job.samples);
+  parallel_for(cut.ranges * cut.parts, job.threads, [&](int64_t task) {
+    const int64_t range = task / cut.parts, part = task % cut.parts;
+    kernel.run(job, cut, job.samples * range / cut.ranges, job.samples * (range + 1) / cut.ranges,
+               part, scratch_of_thread(cut, cut.band < job.out[1]),
+               squares.data() + part * job.samples, sums.get() + range * cut.sum_size);
   });
+  for (int64_t i = 0; i < job.samples; i++) {
+    job.squares[i] = 0;
+    for (int64_t part = 0; part < cut.parts; part++)
+      job.squares[i] += squares[part * job.samples + i];
+  }
   const int64_t taps = job.kernel[0] * job.kernel[1] * job.kernel[2];
   const int64_t width = taps / cut.runs;  // taps in one run
   parallel_for(job.outputs, job.threads, [&](int64_t output) {
@@ -97,8 +110,8 @@ void sample_products(const Products& job) {
       const float* part =
           sums.get() + ((group * cut.runs + r) * cut.padded_outputs + m) * cut.padded_run;
       std::copy(part, part + cut.run, total.begin());
-      for (int64_t task = 1; task < cut.tasks; task++)
-        for (int64_t i = 0; i < cut.run; i++) total[i] += part[task * cut.sum_size + i];
+      for (int64_t range = 1; range < cut.ranges; range++)
+        for (int64_t i = 0; i < cut.run; i++) total[i] += part[range * cut.sum_size + i];
       for (int64_t w = 0; w < width; w++)
         for (int64_t c = 0; c < cut.group_channels; c++)
           row[c * taps + r * width + w] = total[w * cut.group_channels + c];

@@ -39,7 +39,9 @@ struct Cut {
   int64_t image_size;   // floats of one padded channels-last image, with slack behind it
   int64_t output_size;  // floats of one sample's g, [groups, positions, padded_outputs]
   int64_t band;         // output rows (along the height) done at a time, so that they fit a cache
-  int64_t tasks;        // ranges of samples with a partial sum each; never depends on threads
+  // The work is cut into ranges of samples, with a partial sum each, and every range into parts of
+  // the output channels. Neither depends on the number of threads.
+  int64_t ranges, parts;
   // Where run r of a padded image starts, in floats.
   int64_t run_offset(const Products& job, int64_t r) const;
 };
@@ -51,11 +53,12 @@ struct Scratch {
   float* carry;    // [sum_size], used only where there are several bands
 };
 
-// Samples [first, last) into job.squares and job.rows, and their sum into `sum` [sum_size].
+// Samples [first, last), one part of the output channels: their share of the squared norms into
+// `squares` [samples], job.rows, and the sum of their gradients into `sum` [sum_size].
 #define HVD_DECLARE_PRODUCTS(ISA)                                                               \
   namespace ISA {                                                                               \
   void products_of_range(const Products& job, const Cut& cut, int64_t first, int64_t last,      \
-                         const Scratch& scratch, float* sum);                                   \
+                         int64_t part, const Scratch& scratch, double* squares, float* sum);    \
   extern const int64_t lanes, tile_rows;                                                        \
   }
 HVD_DECLARE_PRODUCTS(baseline)

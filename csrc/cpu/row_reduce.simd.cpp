@@ -197,33 +197,41 @@ void lay_out_image(const Products& job, const Cut& cut, int64_t sample, float* i
   lay_out(job.x + sample * job.x_stride[0], job.x_stride + 1, job.channels, job.in, places);
 }
 
+// A part of the output channels of each group, in whole tiles.
+struct Part {
+  int64_t first, last;
+};
+
 // g of one sample into [groups, positions, padded_outputs] (whose padding is zero).
-void lay_out_outputs(const Products& job, const Cut& cut, int64_t sample, float* outputs) {
+void lay_out_outputs(const Products& job, const Cut& cut, int64_t sample, const Part& part,
+                     float* outputs) {
   const float* from = job.g + sample * job.g_stride[0];
   for (int64_t group = 0; group < job.groups; group++) {
-    const Places places{outputs + group * cut.positions * cut.padded_outputs,
+    const Places places{outputs + group * cut.positions * cut.padded_outputs + part.first,
                         job.out[2], job.out[1], cut.padded_outputs, 0, 0};
-    lay_out(from + group * cut.group_outputs * job.g_stride[1], job.g_stride + 1,
-            cut.group_outputs, job.out, places);
+    const int64_t last = part.last < cut.group_outputs ? part.last : cut.group_outputs;
+    lay_out(from + (group * cut.group_outputs + part.first) * job.g_stride[1], job.g_stride + 1,
+            last - part.first, job.out, places);
   }
 }
 
 // The sums over positions, and the power of two that brings the largest magnitude close to one, so
 // that float32 squares of an easy sample's gradient do not underflow.
-float reduce_outputs(const Products& job, const Cut& cut, int64_t sample, const float* outputs) {
-  typedef float Part __attribute__((vector_size(kRows * 4)));
-  typedef int32_t PartBits __attribute__((vector_size(kRows * 4)));
+float reduce_outputs(const Products& job, const Cut& cut, int64_t sample, const Part& part,
+                     const float* outputs) {
+  typedef float Narrow __attribute__((vector_size(kRows * 4)));
+  typedef int32_t NarrowBits __attribute__((vector_size(kRows * 4)));
   constexpr int kChains = 4;  // sums in flight, to hide the latency of an addition
   float largest = 0;
   for (int64_t group = 0; group < job.groups; group++)
-    for (int64_t m = 0; m < cut.padded_outputs; m += kRows) {
-      Part total[kChains] = {}, top[kChains] = {};
+    for (int64_t m = part.first; m < part.last; m += kRows) {
+      Narrow total[kChains] = {}, top[kChains] = {};
       const float* from = outputs + group * cut.positions * cut.padded_outputs + m;
       const auto take = [&](int64_t t, int chain) {
-        Part g;
+        Narrow g;
         std::memcpy(&g, from + t * cut.padded_outputs, sizeof g);
         total[chain] += g;
-        const Part size = (Part)((PartBits)g & 0x7fffffff);
+        const Narrow size = (Narrow)((NarrowBits)g & 0x7fffffff);
         top[chain] = size > top[chain] ? size : top[chain];
       };
       int64_t t = 0;
@@ -248,7 +256,9 @@ float reduce_outputs(const Products& job, const Cut& cut, int64_t sample, const 
 }  // namespace
 
 void products_of_range(const Products& job, const Cut& cut, int64_t first, int64_t last,
-                       const Scratch& scratch, float* sum) {
+                       int64_t index, const Scratch& scratch, double* squares_out, float* sum) {
+  const int64_t tiles = cut.padded_outputs / kRows;
+  const Part part{tiles * index / cut.parts * kRows, tiles * (index + 1) / cut.parts * kRows};
   float *image = scratch.image, *outputs = scratch.outputs;
   std::memset(image, 0, cut.image_size * sizeof(float));
   std::memset(outputs, 0, cut.output_size * sizeof(float));
@@ -270,8 +280,8 @@ void products_of_range(const Products& job, const Cut& cut, int64_t first, int64
 
   for (int64_t sample = first; sample < last; sample++) {
     lay_out_image(job, cut, sample, image);
-    lay_out_outputs(job, cut, sample, outputs);
-    walk.scale = reduce_outputs(job, cut, sample, outputs);
+    lay_out_outputs(job, cut, sample, part, outputs);
+    walk.scale = reduce_outputs(job, cut, sample, part, outputs);
     const bool fresh = sample == first;
     Vec squares{};
     for (int64_t top = 0; top < job.out[1]; top += cut.band) {
@@ -279,7 +289,7 @@ void products_of_range(const Products& job, const Cut& cut, int64_t first, int64
       const bool begin = top == 0, end = bottom == job.out[1];
       for (int64_t group = 0; group < job.groups; group++) {
         const float* g = outputs + group * cut.positions * cut.padded_outputs;
-        for (int64_t m = 0; m < cut.padded_outputs; m += kRows)
+        for (int64_t m = part.first; m < part.last; m += kRows)
           for (int64_t r = 0; r < cut.runs; r++) {
             const float* x = image + group * cut.group_channels + cut.run_offset(job, r);
             const int64_t start =
@@ -300,7 +310,7 @@ void products_of_range(const Products& job, const Cut& cut, int64_t first, int64
     double total = 0;
     for (int i = 0; i < kLanes; i++) total += squares[i];
     const double scale = walk.scale;
-    job.squares[sample] = total / (scale * scale);
+    squares_out[sample] = total / (scale * scale);
   }
 }
 

@@ -52,7 +52,7 @@ int64_t narrow_rows(const Rows& job, int64_t begin, int64_t end, double per_row)
   for_each_group(begin, end, W, [&](int64_t first, int count) {
     Group g;
     begin_group(job, first, count, job.classes, g);
-    sum_narrow<E>(job, g, columns);
+    sum_narrow<E, Gradient>(job, g, columns);
     note(bad, finish_sums(g));
     if (job.sums != nullptr) write_sums(job, g);
     write_scores(job, g);

@@ -7,6 +7,10 @@
 #include <climits>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "kernels.h"
 #include "parallel.h"
 #include "scalar.h"
@@ -16,6 +20,25 @@ namespace {
 
 // Rows are handed to threads in runs of about this many logits: enough to hide the hand-over.
 constexpr int64_t kLogitsPerTask = 32768;
+
+// Blocks of this size are fresh from the operating system each time they are allocated, and most
+// of the time that it takes to write one goes into its page faults: 28 of 32 ms for 64 MiB, 3 of 7
+// with large pages. Only a hint, and only for pages wholly inside.
+void prefer_large_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr int64_t kAlwaysFresh = 32 << 20, kPage = 4096;
+  if (data == nullptr || bytes < kAlwaysFresh) return;
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
+void prepare_gradient(const Rows& job) {
+  prefer_large_pages(job.grad, job.rows * job.grad_row_stride * dtype_size(job.dtype));
+}
 
 // Keeps the smallest row * 4 + reason that any thread has seen.
 class FirstBad {
@@ -121,6 +144,7 @@ int64_t score(const Rows& job) { return score_rows(job, 1.0); }
 
 int64_t cross_entropy(const Rows& job) {
   const double counted = static_cast<double>(std::max<int64_t>(1, count_rows(job)));
+  prepare_gradient(job);
   const int64_t bad = score_rows(job, 1.0 / counted);
   const double sum =
       job.dtype == kFloat64 ? weighted_sum<double>(job) : weighted_sum<float>(job);
@@ -131,6 +155,7 @@ int64_t cross_entropy(const Rows& job) {
 
 void cross_entropy_backward(const Rows& job) {
   const int dtype = row_dtype(job.dtype);
+  prepare_gradient(job);
   double per_row = 1;
   if (job.scale == nullptr) per_row = load(job.upstream, dtype, 0) / load(job.count, dtype, 0);
   if (job.dtype == kFloat64) {

@@ -38,13 +38,23 @@ HVD_FN float max_of(const float* z, int64_t n) {
   return max_lane(max(max(a, b), max(c, d)));
 }
 
+// Asks for the cache lines that the next sweep for a maximum will read while this one computes:
+// reading and computing would take turns otherwise. An address past the end does no harm.
+template <class Storage>
+HVD_FN void fetch_ahead(const Storage* ahead) {
+  __builtin_prefetch(ahead);
+  if constexpr (2 * W * sizeof(Storage) > 64) __builtin_prefetch(ahead + W);
+}
+
 // Sums over whole vectors on the base m; with Keep the exponentials replace the logits.
-template <bool Keep>
-HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept) {
+template <bool Keep, class Storage>
+HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept,
+                              const Storage* ahead) {
   const VF base = splat(m == -INFINITY ? 0.0f : m);
   VF t1[2] = {}, t2[2] = {};
   int64_t i = 0;
   for (; i + 2 * W <= n; i += 2 * W) {
+    fetch_ahead(ahead + i);
     for (int k = 0; k < 2; k++) {
       const VF e = exp_below(load_as<VF>(z + i + k * W) - base);
       if (Keep) store_as(kept + i + k * W, e);
@@ -71,11 +81,11 @@ template <class E>
 __attribute__((noinline)) static RowSums<float> sum_segment(const typename E::Storage* p,
                                                             int64_t n, int64_t y, float* buffer) {
   if constexpr (E::kDtype == kFloat32) {
-    if ((y < 0 || y >= n) && n % W == 0) return sums_of<false>(p, n, max_of(p, n), nullptr);
+    if ((y < 0 || y >= n) && n % W == 0) return sums_of<false>(p, n, max_of(p, n), nullptr, p + n);
   }
   copy_segment<E>(p, n, buffer);
   if (y >= 0 && y < n) buffer[y] = -INFINITY;
-  return sums_of<false>(buffer, padded(n), max_of(buffer, padded(n)), nullptr);
+  return sums_of<false>(buffer, padded(n), max_of(buffer, padded(n)), nullptr, p + n);
 }
 
 template <class E>
@@ -121,7 +131,8 @@ HVD_FN void sum_short_rows(const Rows& job, Group& g, float* scratch) {
   for (int r = 0; r < g.count; r++) m[r] = max_of(scratch + r * pitch, pitch);
   for (int r = 0; r < g.count; r++) {
     float* buffer = scratch + r * pitch;
-    const RowSums<float> sums = sums_of<Keep>(buffer, pitch, m[r], buffer);
+    const auto* ahead = reinterpret_cast<const Storage*>(job.row(g.first + r + g.count));
+    const RowSums<float> sums = sums_of<Keep>(buffer, pitch, m[r], buffer, ahead);
     g.m[r] = sums.m;
     g.t1[r] = sums.t1;
     g.t2[r] = sums.t2;

@@ -17,9 +17,8 @@
 #define HVD_METHOD __device__ __forceinline__
 #define HVD_UNROLL _Pragma("unroll")
 #define HVD_UNROLL4 _Pragma("unroll 4")
-// At least 1024 threads on a multiprocessor, so at most 64 registers each: while one block computes,
-// another's loads are under way.
-#define HVD_KERNEL(threads) static __global__ void __launch_bounds__(threads, 1024 / (threads))
+// `blocks`: how many should fit on a multiprocessor, which bounds the registers of a thread.
+#define HVD_KERNEL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 // A kernel that is launched as a cluster uses instructions that sm_80 lacks; there it is empty, and
 // the host never launches it.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900

@@ -83,30 +83,38 @@ enum class Regime : int {
 };
 
 struct Resident {
-  int threads;           // threads a row
-  int slots;             // 16-byte vectors a thread holds
-  int threads_a_block;   // threads / threads_a_block rows share a block where threads are few
+  int threads;          // threads a row
+  int slots;            // 16-byte vectors a thread holds
+  int threads_a_block;  // threads_a_block / threads rows share a block where threads are few
 };
 
-// A row goes to the first line with threads * slots >= its vectors. Four slots keep 64 bytes a
-// thread in flight, enough at full occupancy; eight double the reach of a block at half of it.
+// A row goes to the first line with threads * slots >= its vectors. Four slots leave room for 1024
+// threads on a multiprocessor (64 KB under way), eight for 768 (96 KB), in registers of 64 and 80.
 constexpr Resident kResident[] = {
   {8, 4, 128}, {16, 4, 128}, {32, 4, 128}, {64, 4, 128},
-  {128, 4, 128}, {256, 4, 256}, {256, 8, 256}, {512, 8, 512},
+  {128, 4, 128}, {256, 4, 256}, {256, 8, 256}, {384, 8, 384},
 };
 constexpr int kResidentShapes = sizeof(kResident) / sizeof(kResident[0]);
 
-constexpr int kPackedClasses = 32;   // widest row that a single thread walks
-constexpr int kPackedRows = 256;     // rows, and threads, of a packed block
-constexpr int kClusterThreads = 512;
-constexpr int kClusterSlots = 8;
-constexpr int kClusterBlocks = 8;    // the largest size every device with clusters accepts
+// Wider ones: the same for each block of a cluster. The second line is for what the first cannot
+// reach with the largest cluster that every device with clusters accepts, and runs a block at a time.
+constexpr Resident kClustered[] = {{384, 8, 384}, {512, 8, 512}};
+constexpr int kClusterBlocks = 8;
+
+// Blocks that should fit on a multiprocessor together, so that some load while others compute.
+// Spread targets need a third sweep, and registers for it.
+HVDFILTER_HD int blocks_wanted(int slots, int threads_a_block, bool spread) {
+  return ((slots > 4 ? 768 : 1024) - (spread ? 256 : 0)) / threads_a_block;
+}
+
+constexpr int kPackedClasses = 32;  // widest row that a single thread walks
+constexpr int kPackedRows = 256;    // rows, and threads, of a packed block
 constexpr int kStreamingThreads = 512;
 constexpr int kStreamingSlots = 4;
 
 struct Plan {
   Regime regime;
-  int shape;   // line of kResident, for Regime::resident
+  int shape;   // line of kResident or kClustered
   int blocks;  // blocks a row: 1 but for Regime::cluster
 };
 
@@ -122,9 +130,11 @@ constexpr Plan plan(int classes, int element_bytes, bool contiguous, bool cluste
   const int vectors = classes / elements_per_vector(element_bytes);  // the most any alignment has
   const int shape = resident_shape(vectors);
   if (shape >= 0) return Plan{Regime::resident, shape, 1};
-  const int reach = kClusterThreads * kClusterSlots;
-  for (int blocks = 2; clusters && blocks <= kClusterBlocks; blocks *= 2)
-    if (vectors <= reach * blocks) return Plan{Regime::cluster, 0, blocks};
+  for (int line = 0; clusters && line < 2; ++line) {
+    const int reach = kClustered[line].threads * kClustered[line].slots;
+    for (int blocks = 2; blocks <= kClusterBlocks; blocks *= 2)
+      if (vectors <= reach * blocks) return Plan{Regime::cluster, line, blocks};
+  }
   return Plan{Regime::streaming, 0, 1};
 }
 

@@ -99,7 +99,7 @@ HVD_DEVICE void write_row(const PackedView& view, T* to) {
 }
 
 template <class T, bool kSpread>
-HVD_KERNEL(kPackedRows) packed(const Job job) {
+HVD_KERNEL(kPackedRows, 1024 / kPackedRows) packed(const Job job) {
   float* tile = reinterpret_cast<float*>(machine::shared_memory());
   const int64_t first = machine::block_index() * kPackedRows;
   const int rows = static_cast<int>(job.rows - first < kPackedRows ? job.rows - first : kPackedRows);

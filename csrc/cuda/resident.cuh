@@ -7,28 +7,19 @@
 namespace hvdfilter {
 namespace cuda {
 
-// Adds the exponentials of a vector, as a tree: a long chain of additions would lose digits.
+// Adds the exponentials of a vector, four at a time as a tree: a long chain of additions would lose
+// digits, a wider tree would need more registers.
 template <class T>
 HVD_DEVICE void add_vector(const Vector& v, float base, float& t1, float& t2) {
-  constexpr int kElements = Pack<T>::kElements;
-  Pack<T> e;
-  Pack<T> square;
-  unpack(v, e);
+  Pack<T> z;
+  unpack(v, z);
   HVD_UNROLL
-  for (int i = 0; i < kElements; ++i) {
-    e.x[i] = exp_above(e.x[i], base);
-    square.x[i] = e.x[i] * e.x[i];
+  for (int i = 0; i < Pack<T>::kElements; i += 4) {
+    const float a = exp_above(z.x[i], base), b = exp_above(z.x[i + 1], base);
+    const float c = exp_above(z.x[i + 2], base), d = exp_above(z.x[i + 3], base);
+    t1 += (a + b) + (c + d);
+    t2 += (a * a + b * b) + (c * c + d * d);
   }
-  HVD_UNROLL
-  for (int half = kElements / 2; half > 0; half /= 2) {
-    HVD_UNROLL
-    for (int i = 0; i < half; ++i) {
-      e.x[i] += e.x[i + half];
-      square.x[i] += square.x[i + half];
-    }
-  }
-  t1 += e.x[0];
-  t2 += square.x[0];
 }
 
 // As one store where the gradient's 16-byte boundaries are the logits', else element by element.
@@ -56,14 +47,18 @@ struct ResidentView {
   T* grad;       // this row's
   bool aligned;  // whether its 16-byte boundaries are the logits'
 
+  // One address and a distance known to the compiler, rather than an address held for each slot.
+  template <class Element>
+  HVD_METHOD Element* place(Element* row, int k) const {
+    return row + vector_element(span, thread, kElements) + slot_vector(k, 0, threads) * kElements;
+  }
+
   HVD_METHOD void read(const T* logits) {
     HVD_UNROLL
-    for (int k = 0; k < kSlots; ++k) {
-      const int vector = slot_vector(k, thread, threads);
-      slot[k] = vector < span.vectors
-                    ? machine::load_vector(logits + vector_element(span, vector, kElements))
+    for (int k = 0; k < kSlots; ++k)
+      slot[k] = slot_vector(k, thread, threads) < span.vectors
+                    ? machine::load_vector(place(logits, k))
                     : nothing<T>();
-    }
     HVD_UNROLL
     for (int k = 0; k < kEdges; ++k) {
       const int at = slot_vector(k, thread, threads);
@@ -144,7 +139,7 @@ struct ResidentView {
       unpack(slot[k], pack);
       HVD_UNROLL
       for (int i = 0; i < kElements; ++i) pack.x[i] = f(first + i, pack.x[i]);
-      write_pack(grad + first, pack, aligned);
+      write_pack(place(grad, k), pack, aligned);
     }
     HVD_UNROLL
     for (int k = 0; k < kEdges; ++k) {
@@ -163,12 +158,13 @@ struct ResidentView {
 };
 
 template <class T, int kThreads, int kSlots, int kBlockThreads, bool kCluster, bool kSpread>
-HVD_KERNEL(kBlockThreads) resident(const Job job, int blocks) {
+HVD_KERNEL(kBlockThreads, blocks_wanted(kSlots, kBlockThreads, kSpread))
+resident(const Job job, int log_blocks) {
   constexpr int kElements = Pack<T>::kElements;
-  Team<kThreads, kBlockThreads, kCluster> team(machine::shared_memory(), blocks);
-  const int64_t first = kCluster ? machine::block_index() / blocks : machine::block_index();
+  Team<kThreads, kBlockThreads, kCluster> team(machine::shared_memory(), 1 << log_blocks);
+  const int64_t first = kCluster ? machine::block_index() >> log_blocks : machine::block_index();
   const int64_t row = first * team.kRows + machine::thread_index() / kThreads;
-  const bool live = row < job.rows;
+  const bool live = team.kRows == 1 || row < job.rows;  // the last block may have rows to spare
   const T* logits = static_cast<const T*>(job.logits) + (live ? row * job.row_stride : 0);
 
   ResidentView<T, kSlots, edges_per_thread(kThreads, sizeof(T))> view;

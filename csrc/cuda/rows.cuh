@@ -18,18 +18,21 @@ cudaError_t launch_resident(const Job& job, int shape, void* stream) {
     using RowTeam = Team<r.threads, r.threads_a_block, false>;
     const Grid grid{ceil_div(job.rows, RowTeam::kRows), r.threads_a_block, RowTeam::kSharedBytes, 1};
     return enqueue(resident<T, r.threads, r.slots, r.threads_a_block, false, kSpread>, grid, stream,
-                   job, 1);
+                   job, 0);
   } else {
     return cudaErrorInvalidValue;
   }
 }
 
-template <class T, bool kSpread>
+template <class T, bool kSpread, int kLine>
 cudaError_t launch_cluster(const Job& job, int blocks, void* stream) {
-  using RowTeam = Team<kClusterThreads, kClusterThreads, true>;
-  const Grid grid{job.rows * blocks, kClusterThreads, RowTeam::kSharedBytes, blocks};
-  return enqueue(resident<T, kClusterThreads, kClusterSlots, kClusterThreads, true, kSpread>, grid,
-                 stream, job, blocks);
+  constexpr Resident r = kClustered[kLine];
+  using RowTeam = Team<r.threads, r.threads_a_block, true>;
+  int log_blocks = 0;
+  while (1 << log_blocks < blocks) ++log_blocks;
+  const Grid grid{job.rows * blocks, r.threads_a_block, RowTeam::kSharedBytes, blocks};
+  return enqueue(resident<T, r.threads, r.slots, r.threads_a_block, true, kSpread>, grid, stream,
+                 job, log_blocks);
 }
 
 template <class T, bool kSpread>
@@ -60,7 +63,8 @@ int launch_rows_as(const Job& job, int device, void* stream) {
     case Regime::resident:
       return launch_resident<T, kSpread, 0>(job, plan.shape, stream);
     case Regime::cluster:
-      return launch_cluster<T, kSpread>(job, plan.blocks, stream);
+      return plan.shape == 0 ? launch_cluster<T, kSpread, 0>(job, plan.blocks, stream)
+                             : launch_cluster<T, kSpread, 1>(job, plan.blocks, stream);
     default:
       return launch_streaming<T, kSpread>(job, stream);
   }

@@ -118,7 +118,7 @@ struct StreamingView {
 };
 
 template <class T, bool kSpread>
-HVD_KERNEL(kStreamingThreads) streaming(const Job job) {
+HVD_KERNEL(kStreamingThreads, 1024 / kStreamingThreads) streaming(const Job job) {
   constexpr int kThreads = kStreamingThreads;
   constexpr int kElements = Pack<T>::kElements;
   using RowTeam = Team<kThreads, kThreads, false>;

@@ -33,11 +33,11 @@ class Team {
   };
   static constexpr int kSharedBytes = kAlone ? 0 : int(sizeof(Board)) * kRows;
 
-  // `blocks`: blocks in the cluster, 1 without.
+  // `blocks`: blocks in the cluster, a power of two; 1 without.
   HVD_METHOD Team(unsigned char* shared, int blocks)
       : board_(reinterpret_cast<Board*>(shared) + machine::thread_index() / kThreads),
         blocks_(kCluster ? blocks : 1),
-        rank_(kCluster ? static_cast<int>(machine::block_index() % blocks) : 0),
+        rank_(kCluster ? static_cast<int>(machine::block_index() & (blocks - 1)) : 0),
         local_(machine::thread_index() % kThreads) {
     // No block may write to another's shared memory before that one has started.
     if (kCluster) machine::cluster_arrive();

@@ -16,7 +16,7 @@ HVD_DEVICE bool counts(const Job& job, int64_t row) {
 
 // kMean: to = sum_i w_i loss_i / *job.count; else to = number of rows that count, at least 1.
 template <bool kCluster, bool kMean>
-HVD_KERNEL(kTotalThreads) total(const Job job, float* to, int blocks) {
+HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) total(const Job job, float* to, int blocks) {
   Team<kTotalThreads, kTotalThreads, kCluster> team(machine::shared_memory(), blocks);
   Pair mine{0.0, 0.0};
   HVD_UNROLL4
@@ -39,7 +39,7 @@ HVD_KERNEL(kTotalThreads) total(const Job job, float* to, int blocks) {
 }
 
 // Scores of rows whose logits came in blocks of classes; a thread a row.
-HVD_KERNEL(kTotalThreads) finish_rows(const Job job) {
+HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) finish_rows(const Job job) {
   const int64_t row = machine::block_index() * kTotalThreads + machine::thread_index();
   if (row >= job.rows) return;
   const Label label = read_label(job, row, true);
@@ -49,7 +49,7 @@ HVD_KERNEL(kTotalThreads) finish_rows(const Job job) {
 
 // `blocks` blocks share the tensor; where the factor is 1 each reads one number and is done.
 template <class T>
-HVD_KERNEL(kTotalThreads) rescale(T* grad, int64_t elements, const float* upstream, int blocks) {
+HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) rescale(T* grad, int64_t elements, const float* upstream, int blocks) {
   constexpr int kElements = Pack<T>::kElements;
   const float factor = machine::load(upstream);
   if (factor == 1.0f) return;

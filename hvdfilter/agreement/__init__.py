@@ -9,6 +9,7 @@ from hvdfilter.agreement.collective import (
     mpi_collective,
     mpi_world_size,
 )
+from hvdfilter.agreement.local import LocalMask, merge_local
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.select import agree, merge, select
@@ -18,11 +19,13 @@ __all__ = [
     "Collective",
     "HorovodCollective",
     "KeepMask",
+    "LocalMask",
     "MPICollective",
     "ScoreBook",
     "SoloCollective",
     "agree",
     "merge",
+    "merge_local",
     "mpi_collective",
     "mpi_world_size",
     "select",

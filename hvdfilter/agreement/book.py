@@ -6,7 +6,7 @@ fields' rules. It does not decide what the history means, and `observe` never wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -235,13 +235,15 @@ class ScoreBook:
             return
         at = (records["at"] & _OFFSET).astype(np.int64)
         winner = _last_of_each(at, self.length)
-        records, at = records[winner], at[winner]
+        if winner.size < at.size:
+            records, at = records[winner], at[winner]
         seen: dict[str, NDArray[Any]] = {name: records[name] for name in self._values}
         if self._has_correct:
             seen["correct"] = (records["at"] & _CORRECT) != 0
-        old = {name: column[at] for name, column in self._columns.items()}
-        for field in self.fields:
-            self._columns[field.name][at] = field.update(old, seen)
+        old = _Rows(self._columns, at)
+        fresh = {field.name: field.update(old, seen) for field in self.fields}
+        for name, values in fresh.items():
+            self._columns[name][at] = values
         self._columns["age"][at] = 0
 
     def _fitting(self, history: dict[str, NDArray[Any]] | None) -> list[str]:
@@ -256,6 +258,26 @@ class ScoreBook:
                     f"this score book needs {shape}"
                 )
         return names
+
+
+class _Rows(Mapping[str, NDArray[Any]]):
+    """Some rows of the columns, fetched when a rule asks: most rules look at few, or at none."""
+
+    def __init__(self, columns: dict[str, NDArray[Any]], at: NDArray[np.int64]) -> None:
+        self._columns = columns
+        self._at = at
+        self._fetched: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._fetched:
+            self._fetched[name] = self._columns[name][self._at]
+        return self._fetched[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 def _last_of_each(at: NDArray[np.int64], length: int) -> NDArray[np.int64]:

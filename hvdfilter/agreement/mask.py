@@ -25,6 +25,7 @@ VERSION = 1
 #: magic, version, zero, num_samples, count, digest; then the packed bytes.
 HEADER = struct.Struct("<8sIIQQ32s")
 
+_CHUNK = 8192  # positions looked up at a time: 64 bytes of mask are unpacked for each
 _STRIDE = 64  # bytes of mask per entry of the rank index
 _POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 # _NTH_BIT[byte, j] is the position of the j-th set bit of byte, counted from the lowest
@@ -38,6 +39,8 @@ def count_bits(packed: NDArray[np.uint8]) -> int:
     """Set bits of a packed array, a megabyte at a time."""
     step = 1 << 20
     parts = (packed[at : at + step] for at in range(0, packed.size, step))
+    if hasattr(np, "bitwise_count"):  # NumPy 2
+        return sum(int(np.bitwise_count(part).sum(dtype=np.int64)) for part in parts)
     return sum(int(_POPCOUNT[part].sum(dtype=np.int64)) for part in parts)
 
 
@@ -125,6 +128,12 @@ class KeepMask:
         positions = np.asarray(positions, np.int64)
         if positions.size and not (0 <= positions.min() and positions.max() < self.count):
             raise IndexError(f"positions must lie in [0, {self.count})")
+        result = np.empty(positions.shape, np.int64)
+        for at in range(0, positions.size, _CHUNK):
+            result[at : at + _CHUNK] = self._nth(positions[at : at + _CHUNK])
+        return result
+
+    def _nth(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         stride = np.searchsorted(self._ranks, positions, side="right") - 1
         rest = positions - self._ranks[stride]
         rows = self._strides[stride]

@@ -50,6 +50,7 @@ class Kakurenbo(Policy):
         return (1 - self.keep) * share
 
     def plan(self, view: View) -> Plan:
+        """Candidates of lowest loss; those not learnt, or of a stale score, are moved back."""
         candidates = share_of(self.cap(view.epoch, view.epochs), view.num_samples)
         if candidates == 0:
             return view.everything()
@@ -59,4 +60,3 @@ class Kakurenbo(Policy):
         return Plan(
             key=view.column("loss"), keep=view.num_samples - candidates, always=~(learnt & fresh)
         )
-

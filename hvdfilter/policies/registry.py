@@ -65,7 +65,9 @@ def describe() -> list[tuple[str, str, str]]:
 def _hint(wrong: str, names: list[str]) -> str:
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     listed = ", ".join(names) or "none"
-    return f": did you mean {near[0]!r}? (there are: {listed})" if near else f" (there are: {listed})"
+    return (
+        f": did you mean {near[0]!r}? (there are: {listed})" if near else f" (there are: {listed})"
+    )
 
 
 def _typed(policy: str, option: str, value: Any, wanted: Any) -> Any:

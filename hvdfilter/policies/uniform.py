@@ -25,6 +25,7 @@ class Full(Policy):
     name: ClassVar[str] = "full"
 
     def plan(self, view: View) -> Plan:
+        """Everything."""
         return view.everything()
 
 
@@ -41,6 +42,7 @@ class Random(Policy):
         check_keep(self.name, self.keep)
 
     def plan(self, view: View) -> Plan:
+        """A fresh random order, cut at the budget."""
         return Plan(view.random_keys(view.epoch), budget(self.keep, view.num_samples))
 
 
@@ -57,4 +59,5 @@ class StaticRandom(Policy):
         check_keep(self.name, self.keep)
 
     def plan(self, view: View) -> Plan:
+        """The random order of epoch 0, cut at the budget."""
         return Plan(view.random_keys(0), budget(self.keep, view.num_samples))

@@ -14,6 +14,7 @@ COST_PARTS = {
     "training": "training steps",
     "rescoring": "re-scoring hidden samples",
     "evaluation": "evaluation",
+    "checkpoint": "checkpoint",
     "scoring": "scoring (inside the passes above)",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",

@@ -58,9 +58,7 @@ def _figure(runs: Sequence[Path], title: str, unit: str, curve: Curve) -> str:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise InputError(
-            "the report needs matplotlib: pip install 'hvdfilter[report]'"
-        ) from None
+        raise InputError("the report needs matplotlib: pip install 'hvdfilter[report]'") from None
     figure = Figure(figsize=(5.2, 3.1), layout="constrained")
     axes = figure.subplots()
     for run in runs:

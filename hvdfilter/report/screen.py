@@ -114,7 +114,9 @@ def _rows(run: Summary, full: Summary | None) -> list[tuple[str, list[str]]]:
     """Label and cells: this run, the full run and how this one differs from it."""
     both = [run] + ([full] if full else [])
 
-    def row(label: str, values: list[float], show: str, relative: bool = True) -> tuple[str, list[str]]:
+    def row(
+        label: str, values: list[float], show: str, relative: bool = True
+    ) -> tuple[str, list[str]]:
         cells = [format(value, show) for value in values]
         if len(values) == 2:
             mine, theirs = values
@@ -136,5 +138,7 @@ def _rows(run: Summary, full: Summary | None) -> list[tuple[str, list[str]]]:
     for part, meaning in COST_PARTS.items():
         rows.append(row(f"  {meaning}", [s.seconds.get(part, 0.0) for s in both], ".3f"))
     share = f"{run.overhead:.2%} of the run"
-    rows.append(("scoring + exchange + agreement", [share] + [f"{s.overhead:.2%}" for s in both[1:]]))
+    rows.append(
+        ("scoring + exchange + agreement", [share] + [f"{s.overhead:.2%}" for s in both[1:]])
+    )
     return rows

@@ -97,11 +97,17 @@ class Trainer:
             if self.filter.policy.rescores and self.filter.hidden:
                 self._rescore()
             self.filter.end_epoch()
-            record = self._record(train_seconds, started)
+            record = self._record()
+            self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+            self._resumed_at = 0
+            with self.filter.costs.measure("checkpoint"):
+                self._save()
+            seconds, record["bytes_sent"] = self.filter.costs.take()
+            total = time.perf_counter() - started
+            # "scoring" is spent inside the training and re-scoring passes, and is part of them.
+            record["seconds"] = {"total": total, "training": train_seconds, **seconds}
             self.folder.append(record)
             report(record)
-            self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-            self._save()
         return Result(self.folder.path, record)
 
     def _train_epoch(self, watch: Watch, progress: Progress) -> float:
@@ -125,7 +131,7 @@ class Trainer:
             if self.step < steps and watch.agreed():
                 self.loss_sum = loss_sum.item()
                 self._save()
-                raise Preempted
+                raise Preempted(self.folder.path)
         self.loss_sum = loss_sum.item()
         return time.perf_counter() - started
 
@@ -133,14 +139,13 @@ class Trainer:
         loader = self._loader(self.train_set, self.filter.hidden_sampler())
         self.filter.rescore(torch.nn.Sequential(self.prepare, self.model), loader)
 
-    def _record(self, train_seconds: float, started: float) -> dict[str, Any]:
-        """The line of `metrics.jsonl` of the epoch that has just ended."""
+    def _record(self) -> dict[str, Any]:
+        """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
         world, config, mask = self.world, self.config, self.filter.mask
         with self.filter.costs.measure("evaluation"):
             mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
             loader = self._loader(self.test_set, mine)
             test_loss, accuracy = evaluate(self.model, loader, self.prepare, world)
-        seconds, sent = self.filter.costs.take()
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
         steps_full = _steps(shard, config.batch_size)
@@ -160,13 +165,6 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "lr_scale": self.filter.lr_scale,
             "ranks": world.size,
-            "seconds": {
-                # "scoring" is spent inside the training and re-scoring passes, and is part of them.
-                "total": time.perf_counter() - started,
-                "training": train_seconds,
-                **seconds,
-            },
-            "bytes_sent": sent,
             "gradient_bytes": self.step * gradient_bytes,
             "gradient_bytes_saved": saved * gradient_bytes,
             "allreduce_calls": self.step * tensors,
@@ -195,8 +193,12 @@ class Trainer:
         # Biases and normalisation (all 1-D) are not decayed: He et al. 2019, "Bag of tricks".
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain},
+        ]
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain}],
+            groups,
             lr=peak,
             momentum=config.momentum,
             nesterov=config.momentum > 0,
@@ -238,4 +240,3 @@ class Trainer:
 
 def _steps(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
-

@@ -7,6 +7,7 @@ a flag; the ranks agree on it at the end of a step, so that all of them stop at 
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import FrameType, TracebackType
 
 import numpy as np
@@ -18,10 +19,14 @@ EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again with --resume
 
 
 class Preempted(SystemExit):
-    """Raised on every rank once the checkpoint is written; ends the process with `EXIT_CODE`."""
+    """Raised on every rank once the checkpoint is written; ends the process with `EXIT_CODE`.
 
-    def __init__(self) -> None:
+    folder: the run to continue.
+    """
+
+    def __init__(self, folder: Path) -> None:
         super().__init__(EXIT_CODE)
+        self.folder = folder
 
 
 class Watch:

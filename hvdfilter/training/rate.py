@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
-
 WARMUP_START = 0.1
 
 
 def schedule(progress: float, epochs: int, warmup: float) -> float:
     """The rate as a multiple of its peak, `progress` epochs into `epochs`.
 
-    Linear from `WARMUP_START` to 1 over the first `warmup` epochs (Goyal et al. 2017, section 2.2), then
-    a half cosine down to 0 (Loshchilov and Hutter 2017).
+    Linear from `WARMUP_START` to 1 over the first `warmup` epochs (Goyal et al. 2017, section
+    2.2), then a half cosine down to 0 (Loshchilov and Hutter 2017).
     """
     if progress < warmup:
         return WARMUP_START + (1 - WARMUP_START) * progress / warmup

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from hvdfilter.agreement.local import LocalMask
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.permutation import Permutation
@@ -25,7 +26,7 @@ class ShardSampler(Sampler[int]):
     """Yields the ids this rank trains on in one epoch.
 
     Args:
-        mask: which samples to draw from.
+        mask: which samples to draw from; the local mode takes a `LocalMask` too.
         rank, size: this process and the number of processes.
         seed: same on every rank.
         shuffle: False yields ascending ids (for re-scoring: ``ShardSampler(~mask, ...)``).
@@ -46,7 +47,7 @@ class ShardSampler(Sampler[int]):
 
     def __init__(
         self,
-        mask: KeepMask,
+        mask: KeepMask | LocalMask,
         rank: int,
         size: int,
         seed: int = 0,
@@ -73,15 +74,17 @@ class ShardSampler(Sampler[int]):
         self._last: tuple[tuple[int, ...], Permutation] | None = None
         self.set_mask(mask)
 
-    def set_mask(self, mask: KeepMask) -> None:
+    def set_mask(self, mask: KeepMask | LocalMask) -> None:
         """Draw from another mask, from the start of the epoch."""
         self.mask = mask
         self._rewind()
+        self._full = mask.count
         if self.mode == "local":
             self._set_local(mask)
+        elif isinstance(mask, LocalMask):
+            raise InputError("a local mask holds this rank's block only; use mode='local'")
         else:
-            self._first, self._own, self._full = 0, mask.count, mask.count
-        self.weight = 1.0 if self.mode == "global" else self._local_weight
+            self._first, self._own, self.weight = 0, mask.count, 1.0
 
     def set_epoch(self, epoch: int) -> None:
         """Another epoch is another permutation; a new number also starts at its beginning."""
@@ -193,15 +196,21 @@ class ShardSampler(Sampler[int]):
             self._last = (key, Permutation(*key))
         return self._last[1]
 
-    def _set_local(self, mask: KeepMask) -> None:
-        blocks = Blocks(mask.num_samples, self.size)
-        counts = [mask.count_between(blocks.start(r), blocks.stop(r)) for r in range(self.size)]
+    def _set_local(self, mask: KeepMask | LocalMask) -> None:
+        if isinstance(mask, LocalMask):
+            if (mask.rank, mask.blocks.size) != (self.rank, self.size):
+                raise InputError(f"this is the mask of rank {mask.rank} of {mask.blocks.size}")
+            counts = mask.counts.tolist()
+            self._first = 0
+        else:
+            blocks = Blocks(mask.num_samples, self.size)
+            counts = [mask.count_between(blocks.start(r), blocks.stop(r)) for r in range(self.size)]
+            self._first = sum(counts[: self.rank])
         if min(counts) == 0:
             raise InputError(
                 f"rank {counts.index(0)} has no kept sample in its block; use the global mode"
             )
-        self._first, self._own = sum(counts[: self.rank]), counts[self.rank]
-        self._full = mask.count
+        self._own = counts[self.rank]
         most = min(counts) if self.drop_last else max(counts)
         self._length = min(most, self.max_repeats * min(counts)) if self.pad else self._own
-        self._local_weight = self._own * self.size / self._full
+        self.weight = self._own * self.size / self._full

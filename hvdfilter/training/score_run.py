@@ -6,6 +6,7 @@ Leaves `scores.npz` in the run folder: one array a score, indexed by sample id.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,5 +50,6 @@ def score_run(run: Path) -> Path:
     path = run / "scores.npz"
     with world.collective.errors_shared():
         if world.rank == 0:
-            np.savez(path, labels=images.labels, **{name: columns[name] for name in COLUMNS})
+            arrays: dict[str, Any] = {name: columns[name] for name in COLUMNS}
+            np.savez(path, labels=images.labels, **arrays)
     return path

@@ -84,5 +84,7 @@ def run_ranks(
 def check_ranks(source: str, ranks: int, *args: str, timeout: float = 60, **kwargs: object) -> str:
     """`run_ranks` for a program that must succeed; returns its standard output."""
     done = run_ranks(source, ranks, *args, timeout=timeout, **kwargs)  # type: ignore[arg-type]
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, (
+        f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    )
     return done.stdout

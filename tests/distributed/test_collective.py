@@ -68,9 +68,9 @@ def check(collective):
 MPI = (
     CHECKS
     + """
-from hvdfilter.agreement import mpi_collective, mpi_world_size
+from hvdfilter.agreement.collective import mpi_collective, mpi_facts, mpi_world_size
 collective = mpi_collective()
-assert mpi_world_size() == collective.size and collective.thread_level == "multiple"
+assert mpi_world_size() == collective.size and mpi_facts()["thread_level"] == "multiple"
 check(collective)
 """
 )

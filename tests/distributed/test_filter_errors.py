@@ -19,7 +19,7 @@ model = torch.nn.Linear(4, 3)
 optimizer = hvd.DistributedOptimizer(
     torch.optim.SGD(model.parameters(), lr=0.1), named_parameters=model.named_parameters())
 hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-filt = hf.Filter(64, "kakurenbo", epochs=2)
+filt = hf.Filter(60, "kakurenbo", epochs=2)
 try:
     for epoch in range(2):
         filt.begin_epoch(epoch, optimizer)

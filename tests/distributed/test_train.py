@@ -64,7 +64,11 @@ def test_the_record_of_a_run_adds_up(tmp_path: Path) -> None:
         assert 0 < r["bytes_sent"]["exchange"] <= 96 * 12 + 400
     assert records[-1]["hidden"] > 0 and "rescoring" in records[-1]["seconds"]
     run = tmp_path / "run"
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint.safetensors"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+    }
 
 
 def test_resume_after_preemption_ends_as_if_undisturbed(tmp_path: Path) -> None:
@@ -83,8 +87,9 @@ def test_resume_after_preemption_ends_as_if_undisturbed(tmp_path: Path) -> None:
         assert time.monotonic() < deadline and process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     # One rank only is warned, as when one node is reclaimed; all must stop at the same step.
-    ranks = subprocess.run(["pgrep", "-f", "--name cut"], capture_output=True, text=True)
-    workers = [int(p) for p in ranks.stdout.split() if int(p) != process.pid]
+    found = subprocess.run(["pgrep", "-f", "--", "--name cut"], capture_output=True, text=True)
+    comm = {int(p): Path(f"/proc/{p}/comm").read_text() for p in found.stdout.split()}
+    workers = [pid for pid, name in comm.items() if name.startswith("python")]
     assert workers
     subprocess.run(["kill", f"-{int(signal.SIGUSR1)}", str(workers[-1])], check=True)
     output = process.communicate(timeout=60)[0]
@@ -117,9 +122,9 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
         (2, ["--policy_options.kep", "0.5"], "no option 'kep': did you mean 'keep'"),
         (2, ["--policy_options.keep", "1.5"], "must be a fraction in (0, 1]"),
         (2, ["--data", "idx:/nowhere"], "/nowhere"),
-        (2, ["--data", "digit"], "did you mean 'digits'"),
+        (2, ["--data", "digit"], "did you mean digits"),
         (3, ["--data", "synthetic:2,1,8,8,2"], "2 samples cannot be shared by 3 ranks"),
-        (2, ["--model", "resnet19"], "resnet18"),
+        (2, ["--model", "resnet19"], "did you mean 'resnet9'"),
         (1, ["--epoch", "3"], "did you mean 'epochs'"),
         (1, ["--epochs", "three"], "three"),
         (1, ["--batch_size", "0"], "batch_size=0 must be at least 1"),

@@ -151,7 +151,8 @@ def test_cross_entropy_with_spread_targets(
     labels = cases.labels_of(machine, rows, classes)
     cases.check_cross_entropy(machine, logits, labels, smoothing=0.1)
     shares = torch.softmax(cases.logits_of(machine, rows, classes, offset=2, gap=1), 1)
-    for kind in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    for kind in kinds if classes < 1000 else kinds[1:2]:
         cases.check_cross_entropy(machine, logits, shares.to(kind), torch.rand(rows), 0.05)
 
 

@@ -20,9 +20,7 @@ def hidden_by_hand(columns: dict[str, np.ndarray], fraction: float, tau: float) 
     n = len(columns["loss"])
     by_loss = sorted(range(n), key=lambda i: (columns["loss"][i], -i))
     candidates = by_loss[: int(fraction * n + 1e-9)]
-    return {
-        i for i in candidates if columns["correct"][i] and columns["confidence"][i] >= tau
-    }
+    return {i for i in candidates if columns["correct"][i] and columns["confidence"][i] >= tau}
 
 
 def random_columns(n: int) -> dict[str, np.ndarray]:

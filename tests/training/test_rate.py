@@ -1,4 +1,4 @@
-"""The schedule's values, and the hidden share's scale under schedulers and Horovod's nested step."""
+"""The schedule's values; the hidden share's scale under schedulers and Horovod's nested step."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@
 // ordering or races.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@
 #define HVD_METHOD inline
 #define HVD_UNROLL
 #define HVD_UNROLL4
-#define HVD_KERNEL(threads) static void
+#define HVD_KERNEL(threads, blocks) static void
 
 namespace emulator {
 
@@ -45,8 +46,9 @@ struct Block {
 };
 
 struct Thread {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  ucontext_t context;  // where it starts; from then on it is left and resumed by jumps
+  jmp_buf place;
+  bool started = false;
   Block* block = nullptr;
   Warp* warp = nullptr;
   int index = 0;
@@ -62,7 +64,8 @@ struct Region {
 
 struct State {
   Thread* current = nullptr;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
+  std::vector<std::unique_ptr<char[]>> stacks;  // kept from launch to launch
   std::vector<Block>* cluster = nullptr;
   Barrier cluster_barrier;
   bool progress = false;
@@ -82,9 +85,18 @@ inline void blame(const std::string& what) {
   if (state().fault.empty()) state().fault = what;
 }
 
+// _setjmp and _longjmp leave the signal mask alone, which swapcontext would ask the kernel for.
 inline void yield() {
-  Thread* self = state().current;
-  swapcontext(&self->context, &state().scheduler);
+  if (_setjmp(state().current->place) == 0) _longjmp(state().scheduler, 1);
+}
+
+// Until it yields.
+__attribute__((noinline)) inline void resume(Thread& thread) {
+  state().current = &thread;
+  if (_setjmp(state().scheduler) != 0) return;
+  if (thread.started) _longjmp(thread.place, 1);
+  thread.started = true;
+  setcontext(&thread.context);
 }
 
 inline long arrive(Barrier& barrier) {
@@ -109,10 +121,20 @@ inline void run_thread() {
   yield();
 }
 
+constexpr size_t kStack = 64 * 1024;
+
+__attribute__((noinline)) inline void prepare(Thread& thread, char* stack) {
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = stack;
+  thread.context.uc_stack.ss_size = kStack;
+  makecontext(&thread.context, run_thread, 0);
+}
+
 // One cluster, or one block, from start to end.
 inline void run_cluster(int64_t first_block, int blocks, int threads, int shared_bytes) {
-  constexpr size_t kStack = 64 * 1024;
   State& s = state();
+  while (s.stacks.size() < static_cast<size_t>(blocks) * threads)
+    s.stacks.emplace_back(new char[kStack]);
   std::vector<Block> cluster(blocks);
   s.cluster = &cluster;
   s.cluster_barrier = Barrier{blocks * threads};
@@ -128,12 +150,7 @@ inline void run_cluster(int64_t first_block, int blocks, int threads, int shared
       thread.warp->barrier.size++;
       thread.index = t;
       thread.block_index = first_block + b;
-      thread.stack.reset(new char[kStack]);
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = thread.stack.get();
-      thread.context.uc_stack.ss_size = kStack;
-      thread.context.uc_link = &s.scheduler;
-      makecontext(&thread.context, run_thread, 0);
+      prepare(thread, s.stacks[static_cast<size_t>(b) * threads + t].get());
     }
   }
   size_t left = all.size();
@@ -141,8 +158,7 @@ inline void run_cluster(int64_t first_block, int blocks, int threads, int shared
     s.progress = false;
     for (Thread& thread : all) {
       if (thread.done) continue;
-      s.current = &thread;
-      swapcontext(&s.scheduler, &thread.context);
+      resume(thread);
       left -= thread.done;
     }
     if (!s.progress) {

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Trains on this machine.
+#
+#   bash jobs/local.sh --policy kakurenbo --epochs 30
+#   RANKS=4 bash jobs/local.sh --data cifar10:/data/cifar10 --model resnet18
+#
+# RANKS   processes to start; default: one for each GPU, or 2 without one
+# VENV    the environment that `make setup` made; default: .venv beside jobs/
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${VENV:-$here/.venv}"
+export PATH="$VENV/bin:$PATH"
+
+gpus="$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)"
+RANKS="${RANKS:-$((gpus > 0 ? gpus : 2))}"
+
+# Open MPI wants to be told twice that root is meant; in a container there is no other user.
+if [ "$(id -u)" -eq 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+exec horovodrun -np "$RANKS" hvdfilter train "$@"

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Slurm, ranks started by mpirun inside the allocation: for clusters whose srun has no PMIx, or to use
+# the Open MPI that `make setup` installed.
+#
+#   sbatch jobs/slurm_mpirun.sh --data imagefolder:/shared/imagenet --model resnet50
+#
+# Change to fit the cluster: nodes, tasks per node (one a GPU), gpus, cpus, time; add --account and
+# --partition. All of them can be given to sbatch instead.
+#SBATCH --job-name=hvdfilter
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --output=%x-%j.log
+#SBATCH --requeue
+# B: the batch shell gets USR1 five minutes before the end, and hands it on below.
+#SBATCH --signal=B:USR1@300
+# For GPUs: #SBATCH --gpus-per-node=4
+#
+# VENV   the environment that `make setup` made, on a file system that all nodes see
+# NAME   of the run folder; default: job name and number
+#
+# With GPUs set up once, on a login node: HOROVOD_GPU_OPERATIONS=NCCL make setup
+set -euo pipefail
+
+# sbatch copies this script away, so the repository is where sbatch was called.
+VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
+export PATH="$VENV/bin:$PATH"
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+
+# A job that was preempted and started again goes on from its checkpoint.
+NAME="${NAME:-$SLURM_JOB_NAME-$SLURM_JOB_ID}"
+resume=()
+if [ -e "runs/$NAME/checkpoint.safetensors" ]; then
+    resume=(--resume true)
+fi
+
+# An Open MPI with Slurm support reads the allocation by itself; one without it needs the hosts named.
+hosts=()
+if ! ompi_info 2>/dev/null | grep -q 'ras: slurm'; then
+    per_node="${SLURM_NTASKS_PER_NODE:-1}"
+    list="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/\$/:$per_node/" | paste -sd, -)"
+    hosts=(--host "$list")
+fi
+
+mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
+    -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
+    hvdfilter train --name "$NAME" "${resume[@]}" "$@" &
+ranks=$!
+# mpirun hands USR1 on to the ranks; TERM it takes as an order to kill them, so a preempted job is
+# asked to stop by USR1 as well.
+trap 'kill -USR1 "$ranks" 2>/dev/null || true' USR1 TERM
+# wait returns early when a signal comes in; wait again until mpirun itself has ended.
+while kill -0 "$ranks" 2>/dev/null; do
+    wait "$ranks" && code=0 || code=$?
+done
+# 75: stopped early, with a checkpoint. Back into the queue.
+if [ "${code:-0}" -eq 75 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "${code:-0}"

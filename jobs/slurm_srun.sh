@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Slurm, ranks started by srun: for clusters whose Slurm has PMIx (`srun --mpi=list` names it).
+#
+#   sbatch jobs/slurm_srun.sh --data imagefolder:/shared/imagenet --model resnet50
+#
+# Change to fit the cluster: nodes, tasks per node (one a GPU), gpus, cpus, time; add --account and
+# --partition. All of them can be given to sbatch instead.
+#SBATCH --job-name=hvdfilter
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --output=%x-%j.log
+#SBATCH --requeue
+# USR1 reaches every rank five minutes before the end of the time limit; preemption sends TERM. Either
+# way the ranks agree to stop after the same step and write a checkpoint.
+#SBATCH --signal=USR1@300
+# For GPUs: #SBATCH --gpus-per-node=4
+#
+# VENV   the environment that `make setup` made, on a file system that all nodes see
+# NAME   of the run folder; default: job name and number
+#
+# Set-up on a cluster, once, on a login node, with its own MPI and NCCL:
+#   module load openmpi cuda nccl
+#   MPICC=mpicc HOROVOD_GPU_OPERATIONS=NCCL make setup
+# srun needs an MPI that was built with Slurm's PMIx, which the Open MPI wheel need not be.
+set -euo pipefail
+
+# sbatch copies this script away, so the repository is where sbatch was called.
+VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
+# module load openmpi cuda nccl        # the same as at set-up
+export PATH="$VENV/bin:$PATH"
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+
+# A job that was preempted and started again goes on from its checkpoint.
+NAME="${NAME:-$SLURM_JOB_NAME-$SLURM_JOB_ID}"
+resume=()
+if [ -e "runs/$NAME/checkpoint.safetensors" ]; then
+    resume=(--resume true)
+fi
+
+# The batch shell outlives signals that are meant for the ranks.
+trap : TERM USR1
+code=0
+srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores \
+    hvdfilter train --name "$NAME" "${resume[@]}" "$@" || code=$?
+# 75: stopped early, with a checkpoint. Back into the queue.
+if [ "$code" -eq 75 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

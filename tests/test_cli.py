@@ -1,0 +1,70 @@
+"""The command line in a world of one: the same options in YAML, and every sub-command for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hvdfilter import cli
+
+SMALL = {"data": "synthetic:64,1,8,8,4", "epochs": 2, "warmup_epochs": 1, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, started from a YAML file with one option overridden."""
+    folder = tmp_path_factory.mktemp("cli")
+    file = folder / "run.yaml"
+    options = {"policy": "random", "policy_options": {"keep": 0.9}, "name": "one"}
+    file.write_text(yaml.safe_dump({**SMALL, "runs": str(folder), **options}))
+    assert cli.main(["train", "--config", str(file), "--policy_options.keep", "0.5"]) == 0
+    return folder / "one"
+
+
+def test_yaml_and_command_line_fill_the_same_configuration(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["policy_options"] == {"keep": 0.5} and config["data"] == SMALL["data"]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["kept"] for record in records] == [32, 32]
+
+
+def test_score_leaves_every_samples_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["score", str(run)]) == 0
+    assert "scores.npz" in capsys.readouterr().out
+    with np.load(run / "scores.npz", allow_pickle=False) as scores:
+        assert {scores[name].shape for name in scores.files} == {(64,)}
+        # Independent identities: the norm is at most sqrt(2) (1 - p_y), at least (1 - p_y).
+        miss = 1 - np.exp(-scores["loss"].astype(np.float64))
+        assert (scores["grad_norm"] <= np.sqrt(2) * miss + 1e-6).all()
+        assert (scores["grad_norm"] >= miss - 1e-6).all()
+        assert (scores["correct"] == (scores["margin"] > 0)).all()
+
+
+def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(run)]) == 0
+    assert (run / "report.html").stat().st_size > 10_000
+    assert cli.main(["policies"]) == 0
+    said = capsys.readouterr().out
+    assert "kakurenbo" in said and "tau=0.7" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "--polcy", "full"], "did you mean 'policy'"),
+        (["train", "--config", "/no/such.yaml"], "/no/such.yaml"),
+        (["score", "/no/such/run"], "/no/such/run is not a run folder"),
+        (["report", "/no/such/run"], "/no/such/run is not a run folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("hvdfilter: error:") and sentence in said[0]

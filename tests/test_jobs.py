@@ -1,0 +1,160 @@
+"""The job scripts: right for bash, and what they hand to each scheduler's launcher.
+
+`srun`, `scontrol` and `jsrun` are stand-ins that note their arguments; where real ranks matter the
+stand-in starts them with mpirun.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launch import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+JOBS = ROOT / "jobs"
+SCRIPTS = sorted(JOBS.glob("*.sh"))
+SLURM = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_NAME": "hvdfilter",
+    "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_CPUS_PER_TASK": "3",
+}
+
+
+def stand_in(folder: Path, name: str, body: str) -> None:
+    """Put a program called `name` into `folder`, which notes its arguments, one a line."""
+    program = folder / name
+    program.write_text(
+        f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"{folder}/{name}.args"\n{body}\n'
+    )
+    program.chmod(0o755)
+
+
+def arguments(folder: Path, name: str) -> list[str]:
+    """What the stand-in called `name` was given."""
+    return (folder / f"{name}.args").read_text().splitlines()
+
+
+def job(script: str, tmp_path: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a job script in `tmp_path` with the stand-ins in `tmp_path/venv/bin` first on PATH."""
+    return subprocess.run(
+        ["bash", str(JOBS / script), *args],
+        cwd=tmp_path,
+        env=environment({"VENV": str(tmp_path / "venv"), **env}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """The folder in which a script expects the environment's programs."""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_bash_reads_the_script(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert "set -euo pipefail" in script.read_text()
+    assert script.name in (JOBS / "README.md").read_text()
+
+
+def test_srun_gets_pmix_and_the_arguments(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "srun", 'echo "threads $OMP_NUM_THREADS"')
+    done = job("slurm_srun.sh", tmp_path, "--epochs", "2", **SLURM)
+    assert (done.returncode, done.stdout) == (0, "threads 3\n"), done.stderr
+    given = arguments(programs, "srun")
+    assert given[0] == "--mpi=pmix"
+    assert given[given.index("hvdfilter") :] == [
+        *("hvdfilter", "train", "--name", "hvdfilter-17", "--epochs", "2")
+    ]
+
+
+def test_a_job_started_again_resumes_and_a_preempted_one_is_queued(
+    programs: Path, tmp_path: Path
+) -> None:
+    # 75 is the exit code of a run that was told to stop and wrote its checkpoint.
+    stand_in(programs, "srun", "exit 75")
+    stand_in(programs, "scontrol", "")
+    (tmp_path / "runs" / "big").mkdir(parents=True)
+    (tmp_path / "runs" / "big" / "checkpoint.safetensors").touch()
+    done = job("slurm_srun.sh", tmp_path, NAME="big", **SLURM)
+    assert done.returncode == 75
+    assert arguments(programs, "srun")[-4:] == ["--name", "big", "--resume", "true"]
+    assert arguments(programs, "scontrol") == ["requeue", "17"]
+
+
+def test_mpirun_inside_slurm_gets_the_hosts_and_hands_on_signals(
+    programs: Path, tmp_path: Path
+) -> None:
+    stand_in(programs, "ompi_info", "echo 'MCA ras: simulator'")
+    stand_in(programs, "scontrol", "echo node1; echo node2")
+    # Signals its parent, as the scheduler would, then waits for what the script hands on.
+    stand_in(
+        programs,
+        "mpirun",
+        "trap 'echo stopped; exit 75' USR1\nkill -USR1 $PPID\nfor i in {1..100}; do sleep 0.1; done",
+    )
+    done = job("slurm_mpirun.sh", tmp_path, "--model", "cnn", **SLURM)
+    assert (done.returncode, "stopped" in done.stdout) == (75, True), done.stderr
+    given = arguments(programs, "mpirun")
+    assert given[:4] == ["-np", "4", "--host", "node1:2,node2:2"]
+    assert given[-2:] == ["--model", "cnn"]
+
+
+def test_jsrun_gets_one_resource_set_a_rank(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "jsrun", "")
+    hosts = "batch 1 node1 42 node2 42"
+    done = job("lsf_jsrun.sh", tmp_path, LSB_MCPU_HOSTS=hosts, ARGS="--epochs 2")
+    assert done.returncode == 0, done.stderr
+    given = arguments(programs, "jsrun")
+    assert given[given.index("--nrs") + 1] == "12"  # 2 nodes of 6
+    assert given[-2:] == ["--epochs", "2"]
+
+
+def test_hosts_are_counted_and_checked(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "mpirun", "")
+    assert job("hosts.sh", tmp_path, "--epochs", "2", HOSTS="a:4,b:2").returncode == 0
+    given = arguments(programs, "mpirun")
+    assert given[:4] == ["-np", "6", "--host", "a:4,b:2"]
+    assert given[-4:] == ["hvdfilter", "train", "--epochs", "2"]
+    wrong = job("hosts.sh", tmp_path, HOSTS="a:4,b")
+    assert wrong.returncode == 2
+    assert "'b' is not name:ranks" in wrong.stderr
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("script", ["local.sh", "hosts.sh", "slurm_srun.sh"])
+def test_two_real_ranks_train(script: str, tmp_path: Path, programs: Path) -> None:
+    """A short run on two ranks through the script itself; srun is played by mpirun."""
+    beside = Path(sys.executable).parent
+    if shutil.which("horovodrun", path=str(beside)) is None:
+        pytest.skip("Horovod is not installed in this environment")
+    stand_in(
+        programs,
+        "srun",
+        'while [ "$1" != hvdfilter ]; do shift; done\nexec mpirun --oversubscribe -np 2 "$@"',
+    )
+    (programs / "hvdfilter").write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m hvdfilter.cli "$@"\n'
+    )
+    (programs / "hvdfilter").chmod(0o755)
+    env = {"PATH": f"{programs}{os.pathsep}{beside}{os.pathsep}{os.environ['PATH']}", "RANKS": "2"}
+    done = job(
+        *(script, tmp_path, "--epochs", "1", "--limit", "256", "--name", "short"),
+        **{**SLURM, **env, "HOSTS": "localhost:2"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert len((tmp_path / "runs" / "short" / "metrics.jsonl").read_text().splitlines()) == 1
