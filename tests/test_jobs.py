@@ -105,7 +105,8 @@ def test_mpirun_inside_slurm_gets_the_hosts_and_hands_on_signals(
     stand_in(
         programs,
         "mpirun",
-        "trap 'echo stopped; exit 75' USR1\nkill -USR1 $PPID\nfor i in {1..100}; do sleep 0.1; done",
+        "trap 'echo stopped; exit 75' USR1\nkill -USR1 $PPID\n"
+        "for i in {1..100}; do sleep 0.1; done",
     )
     done = job("slurm_mpirun.sh", tmp_path, "--model", "cnn", **SLURM)
     assert (done.returncode, "stopped" in done.stdout) == (75, True), done.stderr
@@ -135,26 +136,40 @@ def test_hosts_are_counted_and_checked(programs: Path, tmp_path: Path) -> None:
     assert "'b' is not name:ranks" in wrong.stderr
 
 
-@pytest.mark.distributed
-@pytest.mark.parametrize("script", ["local.sh", "hosts.sh", "slurm_srun.sh"])
-def test_two_real_ranks_train(script: str, tmp_path: Path, programs: Path) -> None:
-    """A short run on two ranks through the script itself; srun is played by mpirun."""
+def real_launchers(programs: Path) -> str:
+    """PATH with the stand-ins first and this environment's mpirun and horovodrun next."""
     beside = Path(sys.executable).parent
     if shutil.which("horovodrun", path=str(beside)) is None:
         pytest.skip("Horovod is not installed in this environment")
-    stand_in(
-        programs,
-        "srun",
-        'while [ "$1" != hvdfilter ]; do shift; done\nexec mpirun --oversubscribe -np 2 "$@"',
-    )
+    return f"{programs}{os.pathsep}{beside}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("script", "launcher"),
+    [("hosts.sh", "mpirun"), ("hosts.sh", "horovodrun"), ("slurm_srun.sh", "mpirun")],
+)
+def test_two_real_ranks_start(script: str, launcher: str, tmp_path: Path, programs: Path) -> None:
+    """The launchers accept the flags and start two ranks; srun is played by mpirun."""
+    path = real_launchers(programs)
+    while_flags = 'while [ "$1" != hvdfilter ]; do shift; done\n'
+    stand_in(programs, "srun", f'{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
+    stand_in(programs, "hvdfilter", 'echo "rank $OMPI_COMM_WORLD_RANK of $OMPI_COMM_WORLD_SIZE"')
+    env = {**SLURM, "PATH": path, "HOSTS": "localhost:2", "LAUNCHER": launcher}
+    done = job(script, tmp_path, "--epochs", "2", **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rank 0 of 2" in done.stdout
+    assert "rank 1 of 2" in done.stdout
+
+
+@pytest.mark.distributed
+def test_the_local_script_trains_on_two_ranks(tmp_path: Path, programs: Path) -> None:
+    path = real_launchers(programs)
     (programs / "hvdfilter").write_text(
         f'#!/bin/sh\nexec "{sys.executable}" -m hvdfilter.cli "$@"\n'
     )
     (programs / "hvdfilter").chmod(0o755)
-    env = {"PATH": f"{programs}{os.pathsep}{beside}{os.pathsep}{os.environ['PATH']}", "RANKS": "2"}
-    done = job(
-        *(script, tmp_path, "--epochs", "1", "--limit", "256", "--name", "short"),
-        **{**SLURM, **env, "HOSTS": "localhost:2"},
-    )
+    short = ("--epochs", "1", "--warmup_epochs", "0", "--limit", "256", "--name", "short")
+    done = job("local.sh", tmp_path, *short, PATH=path, RANKS="2")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert len((tmp_path / "runs" / "short" / "metrics.jsonl").read_text().splitlines()) == 1

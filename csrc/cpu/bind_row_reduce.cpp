@@ -1,4 +1,4 @@
-// Python's integers to `Products` and back; hvdfilter/scoring/grad_norm/native_products.py calls it.
+// Python's integers to `Products`; hvdfilter/scoring/grad_norm/native_products.py is its caller.
 #include <pybind11/stl.h>
 
 #include <array>

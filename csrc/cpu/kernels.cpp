@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace hvdfilter {
 namespace {
@@ -20,10 +22,10 @@ const Kernels& choose() {
                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && wanted("avx512")) return avx512::table;
   if (has_avx2 && wanted("avx2")) return avx2::table;
-#else
-  (void)wanted;
 #endif
-  return baseline::table;
+  if (wanted("baseline")) return baseline::table;
+  throw std::invalid_argument("HVDFILTER_ISA=" + std::string(wish) +
+                              " is none of baseline, avx2 and avx512, or not in this processor.");
 }
 
 }  // namespace

@@ -51,16 +51,24 @@ HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
     m = max(m, columns[c]);
   }
   const VF base = m == none ? VF{} : m;
-  VF t1 = VF{}, t2 = VF{};
-  for (int64_t c = 0; c < job.classes; c++) {
+  // Four chains of at most 16 terms, for the reason given in wide.h.
+  VF t1[4] = {}, t2[4] = {};
+  const auto step = [&](int64_t c, int k) __attribute__((always_inline)) {
     const VF e = exp_below(columns[c] - base);
     if (Keep) columns[c] = e;
-    t1 += e;
-    t2 += e * e;
+    t1[k] += e;
+    t2[k] += e * e;
+  };
+  int64_t c = 0;
+  for (; c + 4 <= job.classes; c += 4) {
+    for (int k = 0; k < 4; k++) step(c + k, k);
   }
+  if (c < job.classes) step(c, 0);
+  if (c + 1 < job.classes) step(c + 1, 1);
+  if (c + 2 < job.classes) step(c + 2, 2);
   widen_lanes(g.m, m);
-  widen_lanes(g.t1, t1);
-  widen_lanes(g.t2, t2);
+  widen_lanes(g.t1, (t1[0] + t1[1]) + (t1[2] + t1[3]));
+  widen_lanes(g.t2, (t2[0] + t2[1]) + (t2[2] + t2[3]));
   widen_lanes(g.zy, zy);
 }
 

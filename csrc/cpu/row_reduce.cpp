@@ -43,11 +43,14 @@ int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / mult
 // Kept from call to call: fresh pages would cost as much as laying out the sample.
 Scratch scratch_of_thread(const Cut& cut, bool bands) {
   static thread_local std::vector<float> memory;
+  static thread_local std::vector<int64_t> places;
   const int64_t carry = bands ? cut.sum_size : 0;
   const size_t size = cut.image_size + cut.output_size + carry;
   if (memory.size() < size) memory.resize(size);
+  if (places.size() < static_cast<size_t>(cut.positions)) places.resize(cut.positions);
   float* image = memory.data();
-  return {image, image + cut.image_size, image + cut.image_size + cut.output_size};
+  float* outputs = image + cut.image_size;
+  return {image, outputs, outputs + cut.output_size, places.data()};
 }
 
 }  // namespace

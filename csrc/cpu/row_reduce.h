@@ -51,6 +51,7 @@ struct Scratch {
   float* image;    // [image_size]
   float* outputs;  // [output_size]
   float* carry;    // [sum_size], used only where there are several bands
+  int64_t* place;  // [positions]
 };
 
 // Samples [first, last), one part of the output channels: their share of the squared norms into

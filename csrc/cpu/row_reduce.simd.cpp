@@ -36,18 +36,16 @@ inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
 // One sample's operands, and how to walk them.
 struct Walk {
-  const float* x;                    // padded, channels last
-  const float* g;                    // [positions, g_step], of one group
-  int64_t x_step, x_row, x_plane;    // floats between positions, rows and planes
-  int64_t g_step;
-  int64_t width, height;             // positions
+  const int64_t* place;  // [positions]: where in the image each one's inputs start
+  int64_t g_step;        // floats between positions of g
+  int64_t planes, plane, row;  // planes, and positions in a plane and in a row
   float scale;
 };
 
 // Adds the positions of output rows [first, last) of all planes to one tile. `carry` holds the
 // tile between bands; the last band ends it.
 template <int N>
-inline void tile(const Walk& walk, int64_t planes, int64_t first, int64_t last, const float* x,
+inline void tile(const Walk& walk, int64_t first, int64_t last, const float* x,
                  const float* g, bool begin, bool end, float* carry, float* sum, bool fresh,
                  int64_t sum_row, const Bits* mask, Vec& squares) {
   Vec acc[kRows][N];
@@ -56,20 +54,22 @@ inline void tile(const Walk& walk, int64_t planes, int64_t first, int64_t last, 
 #pragma GCC unroll 3
     for (int v = 0; v < N; v++)
       acc[m][v] = begin ? Vec{} : load(carry + m * sum_row + v * kLanes);
-  for (int64_t d = 0; d < planes; d++)
-    for (int64_t h = first; h < last; h++) {
-      const float* px = x + d * walk.x_plane + h * walk.x_row;
-      const float* pg = g + (d * walk.height + h) * walk.width * walk.g_step;
-      for (int64_t w = 0; w < walk.width; w++, px += walk.x_step, pg += walk.g_step) {
-        Vec in[N];
+  for (int64_t d = 0; d < walk.planes; d++) {
+    // One loop over all rows: short rows would end a loop of their own too often.
+    const int64_t end_of_band = d * walk.plane + last * walk.row;
+    int64_t t = d * walk.plane + first * walk.row;
+    const float* pg = g + t * walk.g_step;
+    for (; t < end_of_band; t++, pg += walk.g_step) {
+      const float* px = x + walk.place[t];
+      Vec in[N];
 #pragma GCC unroll 3
-        for (int v = 0; v < N; v++) in[v] = load(px + v * kLanes);
+      for (int v = 0; v < N; v++) in[v] = load(px + v * kLanes);
 #pragma GCC unroll 8
-        for (int m = 0; m < kRows; m++)
+      for (int m = 0; m < kRows; m++)
 #pragma GCC unroll 3
-          for (int v = 0; v < N; v++) acc[m][v] += in[v] * pg[m];
-      }
+        for (int v = 0; v < N; v++) acc[m][v] += in[v] * pg[m];
     }
+  }
   if (!end) {
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; m++)
@@ -270,12 +270,17 @@ void products_of_range(const Products& job, const Cut& cut, int64_t first, int64
     tail[i] = i < rest ? -1 : 0;
   }
   Walk walk;
-  walk.x_step = job.step[2] * job.channels;
-  walk.x_row = job.step[1] * cut.padded_in[2] * job.channels;
-  walk.x_plane = job.step[0] * cut.padded_in[1] * cut.padded_in[2] * job.channels;
+  walk.place = scratch.place;
   walk.g_step = cut.padded_outputs;
-  walk.width = job.out[2];
-  walk.height = job.out[1];
+  walk.planes = job.out[0];
+  walk.plane = job.out[1] * job.out[2];
+  walk.row = job.out[2];
+  int64_t t = 0;
+  for (int64_t d = 0; d < job.out[0]; d++)
+    for (int64_t h = 0; h < job.out[1]; h++)
+      for (int64_t w = 0; w < job.out[2]; w++)
+        scratch.place[t++] = ((d * job.step[0] * cut.padded_in[1] + h * job.step[1]) *
+                                  cut.padded_in[2] + w * job.step[2]) * job.channels;
   const int64_t vectors = cut.padded_run / kLanes;
 
   for (int64_t sample = first; sample < last; sample++) {
@@ -300,7 +305,7 @@ void products_of_range(const Products& job, const Cut& cut, int64_t first, int64
               if (v + n == vectors) mask[n - 1] = tail;
               const int64_t place = start + v * kLanes;
               const auto run = n == 3 ? &tile<3> : n == 2 ? &tile<2> : &tile<1>;
-              run(walk, job.out[0], top, bottom, x + v * kLanes, g + m, begin, end,
+              run(walk, top, bottom, x + v * kLanes, g + m, begin, end,
                   scratch.carry + place, sum + place, fresh, cut.padded_run, mask,
                   squares);
             }

@@ -87,21 +87,28 @@ HVD_FN void spread_row(const Rows& job, Group& g, int r) {
   const Storage* row = reinterpret_cast<const Storage*>(job.row(g.first + r));
   const Spread t = spread_of(job, g, r);
   const VF m = splat(g.m[r] == -INFINITY ? 0.0f : static_cast<float>(g.m[r]));
-  const VF factor = splat(static_cast<float>((t.rest + t.at_y) * g.others[r]));
+  // Squares of 1e-26 would underflow: the differences are summed in units of their upper bound.
+  const double bound = (t.rest + t.at_y) * g.others[r] + t.rest;
+  const double unit = bound < 1e-37 ? 1e-37 : bound;
+  const VF factor = splat(static_cast<float>((t.rest + t.at_y) * g.others[r] / unit));
+  const VF per_unit = splat(static_cast<float>(1 / unit));
   SpreadSums<double> sums = {t.rest, 0, 0};
-  for (int64_t segment = 0; segment < job.classes; segment += kSegment) {
-    const int64_t end = job.classes - segment < kSegment ? job.classes : segment + kSegment;
+  // Short runs of floats, summed in double: a lane that holds a large term would round away the
+  // many small and equal ones that smoothing makes.
+  constexpr int64_t kRun = 16 * W;
+  for (int64_t run = 0; run < job.classes; run += kRun) {
+    const int64_t end = job.classes - run < kRun ? job.classes : run + kRun;
     VF below = VF{}, squares = VF{};
-    for (int64_t c = segment; c < end; c += W) {
+    for (int64_t c = run; c < end; c += W) {
       const VI others = t.others(c);
       const VF d = load_logits<E>(job, row, c) - m;
       const VF share = t.shares(c);
-      const VF difference = exp_below(d) * factor - share;
+      const VF difference = exp_below(d) * factor - share * per_unit;
       below += (others & (share > 0.0f)) != 0 ? share * -d : VF{};
       squares += others != 0 ? difference * difference : VF{};
     }
     sums.below += add_lanes(below);
-    sums.squares += add_lanes(squares);
+    sums.squares += add_lanes(squares) * (unit * unit);
   }
   RowScore<double> score;
   score.loss = g.loss[r];

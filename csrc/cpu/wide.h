@@ -41,34 +41,48 @@ HVD_FN float max_of(const float* z, int64_t n) {
 // Asks for the cache lines that the next sweep for a maximum will read while this one computes:
 // reading and computing would take turns otherwise. An address past the end does no harm.
 template <class Storage>
-HVD_FN void fetch_ahead(const Storage* ahead) {
-  __builtin_prefetch(ahead);
-  if constexpr (2 * W * sizeof(Storage) > 64) __builtin_prefetch(ahead + W);
+HVD_FN void fetch_ahead(const Storage* ahead, int elements) {
+  const char* p = reinterpret_cast<const char*>(ahead);
+  for (int b = 0; b < elements * static_cast<int>(sizeof(Storage)); b += 64) {
+    __builtin_prefetch(p + b);
+  }
 }
 
-// Sums over whole vectors on the base m; with Keep the exponentials replace the logits.
+// Sums over whole vectors on the base m; with Keep the exponentials are stored.
+//
+// Summed as a tree: kRun terms in each of four lanes' chains, then up to kRun such blocks. One
+// chain over a segment would lose the many small terms beside a large one to its rounding, always
+// in the same direction: 5e-6 for 255 terms of 4e-8 beside 1.
 template <bool Keep, class Storage>
 HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept,
                               const Storage* ahead) {
+  constexpr int kChains = 4;
+  constexpr int64_t kRun = 8;
   const VF base = splat(m == -INFINITY ? 0.0f : m);
-  VF t1[2] = {}, t2[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * W <= n; i += 2 * W) {
-    fetch_ahead(ahead + i);
-    for (int k = 0; k < 2; k++) {
+  VF t1 = VF{}, t2 = VF{};
+  for (int64_t i = 0; i < n;) {
+    const int64_t block = i + kRun * kChains * W;
+    const int64_t end = block < n ? block : n;
+    VF a1[kChains] = {}, a2[kChains] = {};
+    const auto step = [&](int k) __attribute__((always_inline)) {
       const VF e = exp_below(load_as<VF>(z + i + k * W) - base);
       if (Keep) store_as(kept + i + k * W, e);
-      t1[k] += e;
-      t2[k] += e * e;
+      a1[k] += e;
+      a2[k] += e * e;
+    };
+    for (; i + kChains * W <= end; i += kChains * W) {
+      fetch_ahead(ahead + i, kChains * W);
+      for (int k = 0; k < kChains; k++) step(k);
     }
+    const int left = static_cast<int>((end - i) / W);
+    if (left > 0) step(0);
+    if (left > 1) step(1);
+    if (left > 2) step(2);
+    i = end;
+    t1 += (a1[0] + a1[1]) + (a1[2] + a1[3]);
+    t2 += (a2[0] + a2[1]) + (a2[2] + a2[3]);
   }
-  if (i < n) {
-    const VF e = exp_below(load_as<VF>(z + i) - base);
-    if (Keep) store_as(kept + i, e);
-    t1[0] += e;
-    t2[0] += e * e;
-  }
-  return {m, add_lanes(t1[0] + t1[1]), add_lanes(t2[0] + t2[1])};
+  return {m, add_lanes(t1), add_lanes(t2)};
 }
 
 // Out of line, so that a row cut up for several threads is joined by the same instructions.

@@ -35,7 +35,7 @@ class DeviceGuard {
   bool moved_ = false;
 };
 
-// What a device can do; asked once, since a question costs a microsecond. 0 if the driver is silent.
+// What a device can do, or 0 if the driver does not say.
 inline int device_attribute(cudaDeviceAttr attribute, int device) {
   int value = 0;
   if (cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
@@ -45,6 +45,7 @@ inline int device_attribute(cudaDeviceAttr attribute, int device) {
   return value;
 }
 
+// Asked once a device, since a question costs a microsecond.
 inline bool has_clusters(int device) {
   constexpr int kDevices = 64;
   static std::atomic<signed char> known[kDevices];  // 0: not asked, 1: no, 2: yes

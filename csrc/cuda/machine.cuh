@@ -57,16 +57,17 @@ HVD_DEVICE V shuffle(V value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
 
-// A block arrives once, works on, and waits once: after the wait every block of the cluster has
-// arrived, and what each wrote before arriving is seen.
+// A thread arrives once, works on, and waits once: after the wait every thread of the cluster has
+// arrived, and what each wrote before arriving is seen. Not the .aligned forms, which would demand
+// that a warp has come together again after every branch before.
 HVD_DEVICE void cluster_arrive() {
 #if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
 #endif
 }
 HVD_DEVICE void cluster_wait() {
 #if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
 #endif
 }
 // The same place in the shared memory of block `rank` of the cluster.

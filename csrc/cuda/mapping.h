@@ -97,7 +97,8 @@ constexpr Resident kResident[] = {
 constexpr int kResidentShapes = sizeof(kResident) / sizeof(kResident[0]);
 
 // Wider ones: the same for each block of a cluster. The second line is for what the first cannot
-// reach with the largest cluster that every device with clusters accepts, and runs a block at a time.
+// reach with the largest cluster that every device with clusters accepts; it runs one block at a
+// time on a multiprocessor.
 constexpr Resident kClustered[] = {{384, 8, 384}, {512, 8, 512}};
 constexpr int kClusterBlocks = 8;
 
@@ -111,6 +112,10 @@ constexpr int kPackedClasses = 32;  // widest row that a single thread walks
 constexpr int kPackedRows = 256;    // rows, and threads, of a packed block
 constexpr int kStreamingThreads = 512;
 constexpr int kStreamingSlots = 4;
+
+// Rows of 31 with a padding word every 32 begin in one and the same bank for all lanes of a warp;
+// any other width meets at most twice.
+constexpr bool packs(int classes) { return classes <= kPackedClasses && classes != 31; }
 
 struct Plan {
   Regime regime;
@@ -126,7 +131,7 @@ constexpr int resident_shape(int vectors) {
 
 // `contiguous`: rows follow each other without a gap. `clusters`: the device launches clusters.
 constexpr Plan plan(int classes, int element_bytes, bool contiguous, bool clusters) {
-  if (contiguous && classes <= kPackedClasses) return Plan{Regime::packed, 0, 1};
+  if (contiguous && packs(classes)) return Plan{Regime::packed, 0, 1};
   const int vectors = classes / elements_per_vector(element_bytes);  // the most any alignment has
   const int shape = resident_shape(vectors);
   if (shape >= 0) return Plan{Regime::resident, shape, 1};

@@ -1,5 +1,5 @@
-// Rows of 2 to 32 classes that lie one behind the other: a block loads kPackedRows of them as one
-// run of 16-byte vectors, whatever their width, and each thread walks one row in shared memory.
+// Rows of at most 32 classes that lie one behind the other: a block loads kPackedRows of them as
+// one run of 16-byte vectors, whatever their width, and each thread walks one row in shared memory.
 // Every byte fetched is used, no lane idles for want of classes, and no shuffle is needed.
 #pragma once
 
@@ -102,7 +102,8 @@ template <class T, bool kSpread>
 HVD_KERNEL(kPackedRows, 1024 / kPackedRows) packed(const Job job) {
   float* tile = reinterpret_cast<float*>(machine::shared_memory());
   const int64_t first = machine::block_index() * kPackedRows;
-  const int rows = static_cast<int>(job.rows - first < kPackedRows ? job.rows - first : kPackedRows);
+  const int64_t left = job.rows - first;
+  const int rows = left < kPackedRows ? static_cast<int>(left) : kPackedRows;
   const int64_t row = first + machine::thread_index();
   const bool live = machine::thread_index() < rows;
   stage(static_cast<const T*>(job.logits) + first * job.classes, rows * job.classes, tile);

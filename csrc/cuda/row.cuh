@@ -32,7 +32,7 @@ struct Label {
   bool bad;
 };
 
-HVD_DEVICE bool soft(const Job& job) { return job.label_code >= kSoftLabels; }
+HVD_DEVICE bool soft(const Job& job) { return job.label_code == kSoftLabels; }
 
 HVD_DEVICE Label read_label(const Job& job, int64_t row, bool live) {
   Label label{-1, true, false};
@@ -46,24 +46,15 @@ HVD_DEVICE Label read_label(const Job& job, int64_t row, bool live) {
   label.ignored = value == job.ignore_index;
   label.bad = !label.ignored && (value < 0 || value >= job.total_classes);
   const int64_t column = value - job.first_class;
-  if (!label.ignored && column >= 0 && column < job.classes) label.column = static_cast<int>(column);
+  if (!label.ignored && column >= 0 && column < job.classes)
+    label.column = static_cast<int>(column);
   return label;
 }
 
 // ---- targets spread over the classes ----
 
 HVD_DEVICE float soft_label(const Job& job, int64_t row, int column) {
-  const int64_t at = row * job.label_stride + column;
-  switch (job.label_code - kSoftLabels) {
-    case kFloat32:
-      return machine::load(static_cast<const float*>(job.labels) + at);
-    case kFloat64:
-      return static_cast<float>(machine::load(static_cast<const double*>(job.labels) + at));
-    case kBfloat16:
-      return to_float(machine::load(static_cast<const Brain*>(job.labels) + at));
-    default:
-      return to_float(machine::load(static_cast<const Half*>(job.labels) + at));
-  }
+  return machine::load(static_cast<const float*>(job.labels) + row * job.label_stride + column);
 }
 
 // t_i of a class that is not the target of a hard label.

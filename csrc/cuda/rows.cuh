@@ -10,13 +10,21 @@
 namespace hvdfilter {
 namespace cuda {
 
+// Spread targets are rarer and their kernels slower to compile: every second line of the table.
+template <bool kSpread>
+constexpr int kFirstShape = kSpread ? 1 : 0;
+template <bool kSpread>
+constexpr int kShapeStep = kSpread ? 2 : 1;
+
 template <class T, bool kSpread, int kShape>
 cudaError_t launch_resident(const Job& job, int shape, void* stream) {
   if constexpr (kShape < kResidentShapes) {
-    if (shape != kShape) return launch_resident<T, kSpread, kShape + 1>(job, shape, stream);
+    if (shape > kShape)
+      return launch_resident<T, kSpread, kShape + kShapeStep<kSpread>>(job, shape, stream);
     constexpr Resident r = kResident[kShape];
     using RowTeam = Team<r.threads, r.threads_a_block, false>;
-    const Grid grid{ceil_div(job.rows, RowTeam::kRows), r.threads_a_block, RowTeam::kSharedBytes, 1};
+    const int64_t blocks = ceil_div(job.rows, RowTeam::kRows);
+    const Grid grid{blocks, r.threads_a_block, RowTeam::kSharedBytes, 1};
     return enqueue(resident<T, r.threads, r.slots, r.threads_a_block, false, kSpread>, grid, stream,
                    job, 0);
   } else {
@@ -61,7 +69,7 @@ int launch_rows_as(const Job& job, int device, void* stream) {
     case Regime::packed:
       return launch_packed<T, kSpread>(job, stream);
     case Regime::resident:
-      return launch_resident<T, kSpread, 0>(job, plan.shape, stream);
+      return launch_resident<T, kSpread, kFirstShape<kSpread>>(job, plan.shape, stream);
     case Regime::cluster:
       return plan.shape == 0 ? launch_cluster<T, kSpread, 0>(job, plan.blocks, stream)
                              : launch_cluster<T, kSpread, 1>(job, plan.blocks, stream);

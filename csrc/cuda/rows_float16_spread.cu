@@ -1,4 +1,4 @@
-// The kernels for float16 logits and targets spread over the classes: soft labels, label smoothing.
+// The kernels for float16 logits and targets spread over the classes: soft labels, smoothing.
 #include "rows.cuh"
 
 template int hvdfilter::cuda::launch_rows_as<hvdfilter::cuda::Half, true>(

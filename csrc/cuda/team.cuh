@@ -12,7 +12,7 @@ struct Pair {
   double a, b;
 };
 
-// kThreads of a block of kBlockThreads work on one row; with kCluster, all blocks of the cluster do.
+// kThreads of a block of kBlockThreads work on one row; with kCluster, every block of the cluster.
 template <int kThreads, int kBlockThreads, bool kCluster>
 class Team {
  public:

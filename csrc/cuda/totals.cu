@@ -36,7 +36,7 @@ cudaError_t launch_rescale_as(void* grad, int64_t elements, const float* upstrea
 }  // namespace
 
 int launch_rows(const Job& job, int dtype, int device, void* stream) {
-  const bool spread = job.label_code >= kSoftLabels || job.smoothing > 0.0;
+  const bool spread = job.label_code == kSoftLabels || job.smoothing > 0.0;
   switch (dtype) {
     case kFloat32:
       return spread ? launch_rows_as<float, true>(job, device, stream)

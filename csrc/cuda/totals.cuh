@@ -49,7 +49,8 @@ HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) finish_rows(const Job job) {
 
 // `blocks` blocks share the tensor; where the factor is 1 each reads one number and is done.
 template <class T>
-HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) rescale(T* grad, int64_t elements, const float* upstream, int blocks) {
+HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads)
+rescale(T* grad, int64_t elements, const float* upstream, int blocks) {
   constexpr int kElements = Pack<T>::kElements;
   const float factor = machine::load(upstream);
   if (factor == 1.0f) return;

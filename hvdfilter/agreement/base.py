@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hvdfilter.agreement import rounds
 from hvdfilter.errors import InputError, WorldError
 
 Array = NDArray[Any]
@@ -153,7 +154,7 @@ class Collective(ABC):
         with self._counted(total - array.nbytes):
             if total <= self.chunk_limit:
                 return self._allgatherv(_as_bytes(array), sizes).view(array.dtype)
-            return self._gather_in_rounds(_as_bytes(array), sizes).view(array.dtype)
+            return rounds.allgather(self, _as_bytes(array), sizes).view(array.dtype)
 
     def alltoall(self, parts: Sequence[Array]) -> list[Array]:
         """Send ``parts[r]`` to rank r; the arrays received, by source rank.
@@ -177,7 +178,7 @@ class Collective(ABC):
                 flat = self._alltoallv(np.concatenate(data), sent, received)
                 pieces = np.split(flat, np.cumsum(received)[:-1])
             else:
-                pieces = self._exchange_in_rounds(data, received, longest)
+                pieces = rounds.alltoall(self, data, received, longest)
         return [np.ascontiguousarray(piece).view(dtype) for piece in pieces]
 
     def broadcast(self, array: Array | None, root: int = 0) -> Array:
@@ -227,7 +228,9 @@ class Collective(ABC):
         kind, _, sentence = self.broadcast_bytes(text, first).decode().partition("\n")
         if kind not in _SHARED_TYPES:
             sentence = f"{kind}: {sentence}"
-        raise _SHARED_TYPES.get(kind, WorldError)(f"rank {first}: {sentence}") from error
+        shared = _SHARED_TYPES.get(kind, WorldError)(f"rank {first}: {sentence}")
+        shared.on_all_ranks = True  # type: ignore[attr-defined]
+        raise shared from error
 
     @contextmanager
     def errors_shared(self) -> Iterator[None]:
@@ -274,34 +277,6 @@ class Collective(ABC):
                 part = buffer[start : start + self.chunk_limit]
                 part[:] = self._bcast(part, root)
         return buffer
-
-    def _gather_in_rounds(self, data: Array, sizes: Sequence[int]) -> Array:
-        share = max(1, self.chunk_limit // self.size)
-        result = np.empty(sum(sizes), np.uint8)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        for begin in range(0, max(sizes), share):
-            counts = [min(share, max(0, size - begin)) for size in sizes]
-            part = self._allgatherv(data[begin : begin + counts[self.rank]], counts)
-            at = 0
-            for start, count in zip(starts, counts, strict=True):
-                result[start + begin : start + begin + count] = part[at : at + count]
-                at += count
-        return result
-
-    def _exchange_in_rounds(
-        self, data: Sequence[Array], received: Sequence[int], longest: int
-    ) -> list[Array]:
-        share = max(1, self.chunk_limit // self.size)
-        result = [np.empty(n, np.uint8) for n in received]
-        for begin in range(0, longest, share):
-            out = [part[begin : begin + share] for part in data]
-            counts = [min(share, max(0, n - begin)) for n in received]
-            flat = self._alltoallv(np.concatenate(out), [part.size for part in out], counts)
-            at = 0
-            for target, count in zip(result, counts, strict=True):
-                target[begin : begin + count] = flat[at : at + count]
-                at += count
-        return result
 
 
 def _flat(array: Array) -> Array:

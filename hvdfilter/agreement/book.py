@@ -6,7 +6,7 @@ fields' rules. It does not decide what the history means, and `observe` never wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from hvdfilter.agreement.buffer import ObservationBuffer
 from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.route import split_by_owner
+from hvdfilter.agreement.rows import Rows, last_of_each
 from hvdfilter.errors import InputError
 
 _CORRECT = np.uint32(1 << 31)
@@ -163,8 +164,8 @@ class ScoreBook:
 
         Plain arrays: independent of the number of ranks, fit for any archive.
         """
-        if self._buffer.rows:
-            raise InputError("the score book holds unexchanged observations; call exchange() first")
+        waiting = InputError("the score book holds unexchanged observations; call exchange() first")
+        self.collective.share_error(waiting if self._buffer.rows else None)
         result = {}
         for name, column in self._columns.items():
             parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
@@ -234,13 +235,13 @@ class ScoreBook:
         if not records.size:
             return
         at = (records["at"] & _OFFSET).astype(np.int64)
-        winner = _last_of_each(at, self.length)
+        winner = last_of_each(at, self.length)
         if winner.size < at.size:
             records, at = records[winner], at[winner]
         seen: dict[str, NDArray[Any]] = {name: records[name] for name in self._values}
         if self._has_correct:
             seen["correct"] = (records["at"] & _CORRECT) != 0
-        old = _Rows(self._columns, at)
+        old = Rows(self._columns, at)
         fresh = {field.name: field.update(old, seen) for field in self.fields}
         for name, values in fresh.items():
             self._columns[name][at] = values
@@ -258,35 +259,3 @@ class ScoreBook:
                     f"this score book needs {shape}"
                 )
         return names
-
-
-class _Rows(Mapping[str, NDArray[Any]]):
-    """Some rows of the columns, fetched when a rule asks: most rules look at few, or at none."""
-
-    def __init__(self, columns: dict[str, NDArray[Any]], at: NDArray[np.int64]) -> None:
-        self._columns = columns
-        self._at = at
-        self._fetched: dict[str, NDArray[Any]] = {}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._fetched:
-            self._fetched[name] = self._columns[name][self._at]
-        return self._fetched[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-
-def _last_of_each(at: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Where each distinct value of ``at``, all in ``[0, length)``, stands for the last time."""
-    if at.size < length // 8:  # a table of the whole block would cost more than the columns
-        order = np.argsort(at, kind="stable")
-        ends = np.append(at[order[1:]] != at[order[:-1]], True)
-        return order[ends]
-    line = np.arange(at.size)
-    last = np.empty(length, np.int32 if at.size < 1 << 31 else np.int64)
-    last[at] = line  # NumPy assigns in order, so the last of several stays
-    return np.flatnonzero(last[at] == line)

@@ -30,7 +30,7 @@ class ObservationBuffer:
         self._fresh: list[list[torch.Tensor]] = []
         self._fresh_rows = 0
         self._moved: list[list[torch.Tensor]] = []
-        self._devices: set[torch.device] = set()
+        self._copied: list[torch.cuda.Event] = []
         self.rows = 0
 
     def add(self, ids: Any, scores: Any) -> None:
@@ -43,11 +43,17 @@ class ObservationBuffer:
             if value is None:
                 raise InputError(f"the scores lack {name!r}, which a field of the book observes")
             tensor = torch.as_tensor(value).detach()
+            if tensor.is_floating_point():
+                tensor = tensor.float()  # records hold float32, and NumPy has no bfloat16
             if tensor.shape != row[0].shape:
                 raise InputError(
                     f"{name} has shape {tuple(tensor.shape)} but there are {row[0].numel()} ids"
                 )
             row.append(tensor)
+        if self._fresh and any(
+            a.device != b.device for a, b in zip(row, self._fresh[-1], strict=True)
+        ):
+            self._move()  # only what lies on one device can be joined
         self._fresh.append(row)
         self._fresh_rows += row[0].numel()
         self.rows += row[0].numel()
@@ -57,9 +63,9 @@ class ObservationBuffer:
     def take(self) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """All rows as host arrays, in order, and an empty buffer; waits for the device once."""
         self._move()
-        for device in self._devices:
-            torch.cuda.current_stream(device).synchronize()
-        moved, self._moved, self.rows = self._moved, [], 0
+        for copied in self._copied:
+            copied.synchronize()
+        moved, self._moved, self._copied, self.rows = self._moved, [], [], 0
         columns = [[row[i] for row in moved] for i in range(len(self._names))]
         joined = [
             (torch.cat(column) if len(column) > 1 else column[0]).numpy() if column else None
@@ -86,6 +92,9 @@ class ObservationBuffer:
         joined = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if joined.device.type == "cpu":
             return joined
-        self._devices.add(joined.device)
         pinned = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
-        return pinned.copy_(joined, non_blocking=True)
+        pinned.copy_(joined, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(joined.device))
+        self._copied.append(copied)
+        return pinned

@@ -1,17 +1,19 @@
-"""The three collective back ends: one process, MPI, Horovod.
+"""The collective back ends for one process and for MPI; Horovod's is passed on from beside it.
 
-This is the only file that imports mpi4py, and only inside functions. It never imports Horovod: the
-module that has been initialised is handed in. Nothing here pickles.
+This is the only file that imports mpi4py, and only inside functions. Nothing here pickles.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
+from hvdfilter.agreement.over_horovod import HorovodCollective
 from hvdfilter.errors import WorldError
 from hvdfilter.mpi_home import find_mpi_home
 
@@ -119,8 +121,10 @@ class MPICollective(Collective):
         return place
 
     def abort(self, code: int) -> None:
-        """MPI_Abort: the launcher ends all ranks."""
-        self._comm.Abort(code)
+        """MPI_Abort on the whole world, also after `close`: the launcher ends all ranks."""
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Abort(code)
 
     def _post(self, flag: bool) -> None:
         if self._request is not None:
@@ -143,89 +147,6 @@ class MPICollective(Collective):
         self._comm.Free()
 
 
-class HorovodCollective(Collective):
-    """Over Horovod's own collectives, for launches without MPI (gloo, elastic).
-
-    Args:
-        hvd: an initialised ``horovod.torch`` module.
-
-    Every operation is named by its place in the sequence, so that all ranks match them up however
-    their training steps interleave. A small operation costs one Horovod cycle, about a millisecond.
-    """
-
-    name = "horovod"
-
-    def __init__(self, hvd: Any, chunk_limit: int = CHUNK_LIMIT) -> None:
-        super().__init__(hvd.rank(), hvd.size(), chunk_limit)
-        self._hvd = hvd
-        self._ops = {"sum": hvd.Sum, "max": hvd.Max, "min": hvd.Min}
-        self._sequence = 0
-        self._handle: Any = None
-
-    def _name(self) -> str:
-        self._sequence += 1
-        return f"hvdfilter.agreement.{self._sequence}"
-
-    def _reduce(self, array: Array, op: str) -> Array:
-        import torch
-
-        if op == "or":  # Horovod has no bitwise reduction
-            everyone = self._allgatherv(
-                array.reshape(-1).view(np.uint8), [array.nbytes] * self.size
-            )
-            rows = everyone.view(array.dtype).reshape(self.size, *array.shape)
-            return np.asarray(np.bitwise_or.reduce(rows, axis=0))
-        # Horovod reduces integers of 32 and 64 bits only
-        wide = array if array.itemsize >= 4 else array.astype(np.int32)
-        tensor = torch.from_numpy(wide.reshape(-1).copy())
-        result = self._hvd.allreduce(tensor, op=self._ops[op], name=self._name())
-        return np.asarray(result.numpy()).reshape(array.shape).astype(array.dtype, copy=False)
-
-    def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
-        import torch
-
-        result = self._hvd.allgather(torch.from_numpy(data.copy()), name=self._name())
-        return np.asarray(result.numpy())
-
-    def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
-        import torch
-
-        splits = torch.tensor(list(sent), dtype=torch.int32)
-        result = self._hvd.alltoall(torch.from_numpy(data.copy()), splits, name=self._name())
-        return np.asarray(result[0].numpy())
-
-    def _bcast(self, data: Array, root: int) -> Array:
-        import torch
-
-        result = self._hvd.broadcast(torch.from_numpy(data.copy()), root, name=self._name())
-        return np.asarray(result.numpy())
-
-    def _barrier(self) -> None:
-        self._reduce(np.zeros(1, np.int64), "sum")
-
-    def _post(self, flag: bool) -> None:
-        import torch
-
-        if self._handle is not None:
-            raise ValueError("post_flag was called twice without a poll_flag between")
-        tensor = torch.tensor([int(flag)], dtype=torch.int32)
-        self._handle = self._hvd.allreduce_async(tensor, op=self._ops["max"], name=self._name())
-
-    def _poll(self) -> bool:
-        if self._handle is None:
-            return False
-        handle, self._handle = self._handle, None
-        return bool(self._hvd.synchronize(handle).item())
-
-    def local(self) -> tuple[int, int]:
-        """What Horovod says of this host."""
-        return self._hvd.local_rank(), self._hvd.local_size()
-
-    def close(self) -> None:
-        """Complete a posted flag; Horovod itself stays up."""
-        self._poll()
-
-
 def mpi_collective(comm: Any = None) -> MPICollective:
     """A collective over a duplicate of ``comm`` (default: MPI's world), so that no other user of
     MPI in the process -- Horovod above all -- can meet our messages.
@@ -235,7 +156,10 @@ def mpi_collective(comm: Any = None) -> MPICollective:
     mpi = _mpi()
     if mpi is None:
         raise WorldError("MPI cannot be used here: install mpi4py and an MPI library it can load")
-    return MPICollective((mpi.COMM_WORLD if comm is None else comm).Dup())
+    collective = MPICollective((mpi.COMM_WORLD if comm is None else comm).Dup())
+    if collective.size > 1:
+        _abort_on_uncaught(collective)
+    return collective
 
 
 def mpi_world_size() -> int:
@@ -264,6 +188,24 @@ def _thread_level(mpi: Any) -> str:
         if mpi.Query_thread() == getattr(mpi, f"THREAD_{name}"):
             return name.lower()
     return "multiple"
+
+
+def _abort_on_uncaught(collective: MPICollective) -> None:
+    """Let an exception that ends this rank alone end the job.
+
+    Python would finalise MPI on its way out, and that waits for ranks which wait for this one.
+    An error that all ranks raised needs no abort: they all leave.
+    """
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        report(kind, error, trace)
+        if not getattr(error, "on_all_ranks", False):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            collective.abort(1)
+
+    sys.excepthook = hook
 
 
 def _mpi() -> Any:

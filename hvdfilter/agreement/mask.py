@@ -25,8 +25,8 @@ VERSION = 1
 #: magic, version, zero, num_samples, count, digest; then the packed bytes.
 HEADER = struct.Struct("<8sIIQQ32s")
 
-_CHUNK = 8192  # positions looked up at a time: 64 bytes of mask are unpacked for each
-_STRIDE = 64  # bytes of mask per entry of the rank index
+_CHUNK = 8192  # positions looked up at a time: 16 bytes of mask are summed for each
+_STRIDE = 16  # bytes of mask per entry of the rank index
 _POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 # _NTH_BIT[byte, j] is the position of the j-th set bit of byte, counted from the lowest
 _NTH_BIT = np.zeros((256, 8), np.uint8)
@@ -123,7 +123,7 @@ class KeepMask:
     def nth(self, positions: NDArray[Any]) -> NDArray[np.int64]:
         """The ids of the kept samples at ``positions`` (0 is the smallest kept id), int64.
 
-        Needs ``num_samples / 64`` bytes of index, made at the first call, and no array of all ids.
+        Needs ``num_samples / 16`` bytes of index, made at the first call, and no array of all ids.
         """
         positions = np.asarray(positions, np.int64)
         if positions.size and not (0 <= positions.min() and positions.max() < self.count):

@@ -29,6 +29,8 @@ class Blocks:
     def __post_init__(self) -> None:
         if self.num_samples < 1:
             raise InputError(f"num_samples is {self.num_samples}; it must be at least 1")
+        if self.num_samples >= 1 << 48:
+            raise InputError(f"num_samples is {self.num_samples}; more than 2^48 are not supported")
         if self.size < 1:
             raise InputError(f"the number of ranks is {self.size}; it must be at least 1")
 

@@ -71,7 +71,7 @@ def select(
     budget = np.zeros(1, np.int64)
     values = np.empty(0, np.float32)
     try:
-        budget = np.atleast_1d(np.asarray(keep, np.int64))
+        budget = _checked_budget(keep)
         values = as_numpy(key, "key")
         length = blocks.length(collective.rank)
         if values.shape != (length,):
@@ -181,6 +181,13 @@ def _nan_error(keys: NDArray[np.float32], start: int) -> InputError | None:
     if first is None:
         return None
     return nan_error(start + first, int(np.isnan(keys).sum()))
+
+
+def _checked_budget(keep: Any) -> NDArray[np.int64]:
+    budget = np.atleast_1d(np.asarray(keep))
+    if budget.dtype.kind not in "iu" or budget.ndim != 1 or not budget.size:
+        raise InputError(f"keep must be an integer or one for each group, not {keep!r}")
+    return budget.astype(np.int64)
 
 
 def _checked_groups(

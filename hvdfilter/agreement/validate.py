@@ -10,6 +10,8 @@ import numpy as np
 from hvdfilter.agreement.base import Collective
 from hvdfilter.errors import InputError
 
+_HUGE = 1 << 62
+
 
 def validate(
     agreed: dict[str, int], error: Exception | None, collective: Collective, **ored: bool
@@ -21,7 +23,8 @@ def validate(
         error: this rank's own error, which all ranks then raise.
         ored: flags; returned true where any rank's is.
     """
-    values = np.array(list(agreed.values()), np.int64)
+    # Absurd numbers are somebody's error already; they must only not overflow here.
+    values = np.array([min(max(x, -_HUGE), _HUGE) for x in agreed.values()], np.int64)
     flags = np.array([error is not None, *ored.values()], np.int64)
     highest = collective.allreduce(np.concatenate([values, ~values, flags]), "max")
     n = values.size
@@ -33,8 +36,9 @@ def validate(
             odd = np.flatnonzero(everyone[:, column] != everyone[0, column])
             if odd.size:
                 rank = int(odd[0])
-                raise InputError(
-                    f"rank {rank}: its {name} is {everyone[rank, column]} but rank 0 has "
+                sentence = (
+                    f"its {name} is {everyone[rank, column]} but rank 0 has "
                     f"{everyone[0, column]}; all ranks must pass the same"
                 )
+                collective.share_error(InputError(sentence) if collective.rank == rank else None)
     return {name: bool(flag) for name, flag in zip(ored, highest[2 * n + 1 :], strict=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,45 @@ class Summary:
     def overhead(self) -> float:
         """Share of the run spent on scoring, exchange and agreement."""
         return sum(self.seconds.get(part, 0.0) for part in OVERHEAD) / self.total
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: what it says, how to show it, and what a difference means."""
+
+    label: str
+    value: Callable[[Summary], float]
+    show: str
+    relative: bool = True
+    part: bool = False
+
+    def cell(self, run: Summary) -> str:
+        """The value of one run, for a person."""
+        return format(self.value(run), self.show)
+
+    def difference(self, run: Summary, other: Summary) -> str:
+        """How `run` differs from `other`: relative where that says something."""
+        mine, theirs = self.value(run), self.value(other)
+        if not self.relative:
+            return f"{mine - theirs:+{self.show}}"
+        return f"{mine / theirs - 1:+.1%}" if theirs else ""
+
+
+def _seconds(part: str) -> Callable[[Summary], float]:
+    return lambda run: run.seconds.get(part, 0.0)
+
+
+ROWS = (
+    Row("test accuracy", lambda run: run.accuracy, ".4f", relative=False),
+    Row("samples trained", lambda run: run.trained, ",d"),
+    Row("hidden, mean of epochs", lambda run: run.hidden, ".1%", relative=False),
+    Row("optimiser steps", lambda run: run.steps, ",d"),
+    Row("gradient allreduced, MB a rank", lambda run: run.gradient_bytes / 1e6, ",.1f"),
+    Row("tensors allreduced", lambda run: run.allreduces, ",d"),
+    Row("seconds in all", lambda run: run.total, ".2f"),
+    *(Row(meaning, _seconds(part), ".3f", part=True) for part, meaning in COST_PARTS.items()),
+    Row("scoring + exchange + agreement", lambda run: run.overhead, ".2%", relative=False),
+)
 
 
 def summarise(folder: Path) -> Summary:

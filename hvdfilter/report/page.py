@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from hvdfilter.errors import InputError
-from hvdfilter.report.compare import COST_PARTS, find_full, summarise
+from hvdfilter.report.compare import ROWS, find_full, summarise
 from hvdfilter.training.run_folder import read_metrics
 
 Curve = Callable[[dict[str, Any]], float]
@@ -41,7 +41,7 @@ def write_page(runs: Sequence[Path]) -> Path:
     ).get_template("page.html")
     page = template.render(
         summaries=summaries,
-        parts=COST_PARTS,
+        rows=ROWS,
         figures=[
             (title, _figure([s.folder for s in summaries], title, unit, curve))
             for title, unit, curve in FIGURES

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hvdfilter import policies
-from hvdfilter.report.compare import COST_PARTS, Summary, find_full, summarise
+from hvdfilter.report.compare import ROWS, find_full, summarise
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import current
 
@@ -81,8 +81,9 @@ class Screen:
             table.add_column(column.policy, justify="right")
         if full:
             table.add_column("difference", justify="right")
-        for label, cells in _rows(run, full):
-            table.add_row(label, *cells)
+        for row in ROWS:
+            cells = [row.cell(run)] + ([row.cell(full), row.difference(run, full)] if full else [])
+            table.add_row("  " * row.part + row.label, *cells)
         self.console.print(table)
         if full is None and run.policy != "full":
             self.console.print(
@@ -108,37 +109,3 @@ def _console() -> Console:
 def _table(*columns: str, **options: Any) -> Table:
     # Launchers cut the output anywhere, and a line-drawing character cut in two is unreadable.
     return Table(*columns, box=box.ASCII2, **options)
-
-
-def _rows(run: Summary, full: Summary | None) -> list[tuple[str, list[str]]]:
-    """Label and cells: this run, the full run and how this one differs from it."""
-    both = [run] + ([full] if full else [])
-
-    def row(
-        label: str, values: list[float], show: str, relative: bool = True
-    ) -> tuple[str, list[str]]:
-        cells = [format(value, show) for value in values]
-        if len(values) == 2:
-            mine, theirs = values
-            if relative:
-                cells.append(f"{mine / theirs - 1:+.1%}" if theirs else "")
-            else:
-                cells.append(f"{mine - theirs:+.4f}")
-        return label, cells
-
-    rows = [
-        row("test accuracy", [s.accuracy for s in both], ".4f", relative=False),
-        row("samples trained", [s.trained for s in both], ",.0f"),
-        row("hidden, mean of epochs", [s.hidden for s in both], ".1%", relative=False),
-        row("optimiser steps", [s.steps for s in both], ",.0f"),
-        row("gradient allreduced, MB a rank", [s.gradient_bytes / 1e6 for s in both], ",.1f"),
-        row("tensors allreduced", [s.allreduces for s in both], ",.0f"),
-        row("seconds in all", [s.total for s in both], ".2f"),
-    ]
-    for part, meaning in COST_PARTS.items():
-        rows.append(row(f"  {meaning}", [s.seconds.get(part, 0.0) for s in both], ".3f"))
-    share = f"{run.overhead:.2%} of the run"
-    rows.append(
-        ("scoring + exchange + agreement", [share] + [f"{s.overhead:.2%}" for s in both[1:]])
-    )
-    return rows

@@ -5,7 +5,17 @@ Knows nothing of ranks, ids or epochs.
 
 from hvdfilter.scoring.arguments import BadRowsError, check
 from hvdfilter.scoring.cross_entropy import cross_entropy
+from hvdfilter.scoring.grad_norm import GradNorm
+from hvdfilter.scoring.linear import linear_cross_entropy
 from hvdfilter.scoring.score import score
 from hvdfilter.scoring.scores import Scores
 
-__all__ = ["BadRowsError", "Scores", "check", "cross_entropy", "score"]
+__all__ = [
+    "BadRowsError",
+    "GradNorm",
+    "Scores",
+    "check",
+    "cross_entropy",
+    "linear_cross_entropy",
+    "score",
+]

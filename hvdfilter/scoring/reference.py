@@ -78,16 +78,15 @@ def cross_entropy(
     target = target.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
     log_p = torch.log_softmax(logits, 1)
     losses = -torch.where(target > 0, target * log_p, 0).sum(1)
-    norms = (log_p.exp() * target.sum(1, keepdim=True) - target).norm(dim=1).detach()
-    if not soft and label_smoothing == 0:
-        exact = score(logits.detach(), labels, ignore_index=ignore_index)
-        norms = exact.grad_norm
     scores = score(logits.detach(), hard, ignore_index=ignore_index if not soft else -1)
+    if soft or label_smoothing > 0:
+        norms = (log_p.exp() * target.sum(1, keepdim=True) - target).norm(dim=1)
+        scores = scores._replace(
+            loss=torch.where(kept, losses, 0).detach(),
+            grad_norm=torch.where(kept, norms, 0).detach(),
+        )
     if features is not None:
-        norms = norms * last_layer_factor(features)
-    scores = scores._replace(
-        loss=torch.where(kept, losses.detach(), 0), grad_norm=torch.where(kept, norms, 0)
-    )
+        scores = scores._replace(grad_norm=scores.grad_norm * last_layer_factor(features))
     factor = kept.to(losses.dtype) if weight is None else torch.where(kept, weight, 0)
     total = torch.where(kept, losses * factor, 0).sum() / kept.sum().clamp(min=1)
     return total, scores

@@ -28,7 +28,8 @@ class TrainConfig:
     workers: processes that load data on each rank; 0 loads in the training process.
     runs: folder that holds the run folders.
     name: of the run folder; by default made from data, model and policy.
-    resume: continue the run called `name` from its checkpoint.
+    resume: continue the run called `name` from its checkpoint; start it if there is none yet, so
+        that one command serves a job that is requeued until it is done.
     """
 
     data: str = "digits"

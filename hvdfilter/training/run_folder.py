@@ -17,8 +17,9 @@ from hvdfilter.errors import InputError
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import World
 
-# May change when a run is resumed; everything else decides what is computed.
-FREE_TO_CHANGE = ("resume", "runs", "name", "workers")
+# May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
+# batch); everything else decides what is computed.
+FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size")
 
 
 class RunFolder:
@@ -33,8 +34,8 @@ class RunFolder:
     def open(cls, config: TrainConfig, world: World) -> RunFolder:
         """Collective. Make the folder of a new run, or find that of a run to resume.
 
-        Raises `InputError`, on every rank, when a named run exists and is not resumed, when there
-        is nothing to resume, or when the folder cannot be written.
+        Raises `InputError`, on every rank, when a named run exists and is not resumed, when it was
+        started with other options, or when the folder cannot be written.
         """
         path = b""
         with world.collective.errors_shared():
@@ -80,8 +81,7 @@ def read_config(run: Path) -> dict[str, Any]:
 def _claim(config: TrainConfig) -> Path:
     try:
         config.runs.mkdir(parents=True, exist_ok=True)
-        if config.resume:
-            assert config.name is not None
+        if config.resume and config.name is not None and (config.runs / config.name).exists():
             path = config.runs / config.name
             _same_run(read_config(path), config.plain())
             return path

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from hvdfilter.agreement import KeepMask
 from hvdfilter.errors import InputError
 
-# lengths around bytes, around the 64-byte strides of the rank index, and beyond several of them
-lengths = st.sampled_from([1, 2, 7, 8, 9, 63, 64, 65, 511, 512, 513, 1500])
+# lengths around bytes, around the 16-byte strides of the rank index, and beyond several of them
+lengths = st.sampled_from([1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 511, 513, 1500])
 bools = lengths.flatmap(lambda n: arrays(bool, n))
 
 

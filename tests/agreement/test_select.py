@@ -127,6 +127,7 @@ def last_rank_spoils(size, spoil, num_samples=100, keep=50):
         (lambda a: a.update(keep=0.5), "rank 2: keep must be an integer"),
         (lambda a: a.update(num_samples=101), "rank 2: its num_samples is 101 but rank 0 has 100"),
         (lambda a: a.update(num_samples=0), "rank 2: "),
+        (lambda a: a.update(num_samples=1 << 70), "rank 2: num_samples is"),
     ],
 )
 def test_bad_input_of_one_rank_is_the_same_error_on_all(spoil, sentence):
@@ -155,6 +156,7 @@ def test_a_nan_in_place_is_named_by_its_owner():
         ({"keep": 9}, "rank 0: keep is 9"),
         ({"key": np.zeros(7, np.float32)}, "key has shape"),
         ({"keep": np.array([1, 2])}, "need groups"),
+        ({"keep": 2.5}, "keep must be an integer"),
         ({"groups": np.full(8, 1)}, r"\[0, 1\)"),
         ({"groups": np.zeros(8)}, "groups must be integers"),
         ({"weights": np.full(8, -1)}, "negative"),

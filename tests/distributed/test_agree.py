@@ -21,12 +21,13 @@ collective = mpi_collective()
 rank, size = collective.rank, collective.size
 rng = np.random.default_rng(1)
 digests = []
-for num_samples in (1, 5, 8, 64, 333, 20_000):
+for num_samples in (1, 8, 333, 20_000):
     for kind in KINDS:
         keys = keys_of(rng, num_samples, kind)
         for spread in ("block", "striped", "random"):
             held = scattered(np.random.default_rng(num_samples), num_samples, size, spread)[rank]
-            for keep in sorted({0, 1, num_samples * 2 // 3, num_samples}):
+            some = {num_samples * 2 // 3}
+            for keep in sorted(some | {0, 1, num_samples} if spread == "random" else some):
                 mask = agree(keys[held], held, num_samples, keep, collective)
                 assert mask.count == keep
                 assert np.array_equal(mask.numpy(), oracle.top(keys, keep))

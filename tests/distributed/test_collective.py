@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,23 @@ print("survived")
 """
 
 
-def test_a_rank_that_dies_ends_the_job():
+FAILING = DYING.replace("os._exit(7)", "raise KeyError('only here')")
+
+
+def running_commands():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+
+
+@pytest.mark.parametrize("program", [DYING, FAILING], ids=["killed", "uncaught"])
+def test_a_rank_that_dies_ends_the_job(program):
     started = time.monotonic()
-    done = run_ranks(DYING, 2, timeout=60)
-    assert done.returncode != 0 and "survived" not in done.stdout
+    token = uuid.uuid4().hex
+    done = run_ranks(program, 2, token, timeout=60)
     assert time.monotonic() - started < 30
+    assert done.returncode != 0 and "survived" not in done.stdout
+    assert program is DYING or "KeyError: 'only here'" in done.stderr
+    assert not any(token.encode() in command for command in running_commands())  # no orphans

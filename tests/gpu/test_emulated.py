@@ -16,11 +16,14 @@ from tests.gpu import calls, cases, emulator
 from tests.gpu.calls import Device
 from tests.gpu.cases import BRAIN, DTYPES, FLOAT, HALF
 
-pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler for Linux")
+pytestmark = [
+    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler for Linux"),
+    pytest.mark.timeout(600),  # the first test compiles the kernels: half a minute, if alone
+]
 
-# float32 widths beside each limit: packed to 32; 8, 16, ... 256 threads with 4 vectors; 256 and 512
+# float32 widths beside each limit: packed to 32; 8, 16, ... 256 threads with 4 vectors; 256 and 384
 # with 8; clusters of 2. A 16-bit row reaches twice as far with the same threads.
-LIMITS = (32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+LIMITS = (32, 128, 256, 512, 1024, 2048, 4096, 8192, 12288)
 
 
 class Watched(Device):
@@ -89,8 +92,9 @@ def test_score_of_more_rows_than_a_block_takes(device: Watched) -> None:
 
 @pytest.mark.parametrize("dtype", [FLOAT, BRAIN])
 def test_score_of_a_row_spread_over_a_cluster(device: Watched, dtype: torch.dtype) -> None:
-    # Two, four and eight blocks; the target in the first, a middle and the last one.
-    for classes in (20_003, 60_001, 128_256):
+    # Two, four and eight blocks, eight larger ones for float32; the target in the first, a middle
+    # and the last block.
+    for classes in (20_003, 47_000, 60_001, 128_256):
         logits = cases.logits_of(device, 3, classes, dtype)
         labels = torch.tensor([0, classes // 2, classes - 1])
         cases.check_score(device, logits, labels)
@@ -151,9 +155,8 @@ def test_cross_entropy_with_spread_targets(
     labels = cases.labels_of(machine, rows, classes)
     cases.check_cross_entropy(machine, logits, labels, smoothing=0.1)
     shares = torch.softmax(cases.logits_of(machine, rows, classes, offset=2, gap=1), 1)
-    kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    for kind in kinds if classes < 1000 else kinds[1:2]:
-        cases.check_cross_entropy(machine, logits, shares.to(kind), torch.rand(rows), 0.05)
+    cases.check_cross_entropy(machine, logits, shares, torch.rand(rows), 0.05)
+    cases.check_cross_entropy(machine, logits, shares)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -192,7 +195,7 @@ def test_float64_is_refused(device: Watched) -> None:
 
 
 def test_the_machine_sees_what_is_wrong(device: Watched) -> None:
-    # A label tensor one entry short: the emulator itself would be worth nothing if it let that pass.
+    # A label tensor one entry short: an emulator that let it pass would be worth nothing.
     logits = torch.zeros(3, 2)
     with pytest.raises(AssertionError, match="outside every tensor"):
         calls.score(device, logits, torch.zeros(2).long())

@@ -66,7 +66,7 @@ def test_page_holds_both_runs_and_all_figures(tmp_path: Path) -> None:
     make_run(tmp_path / "full <run>", "full", [0, 0, 0])
     page = write_page([mine]).read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "16.7 %" in page and "4.00 %" in page
+    assert "16.7%" in page and "4.00%" in page
     assert "full &lt;run&gt;" in page and "<run>" not in page
 
 

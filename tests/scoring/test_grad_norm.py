@@ -282,9 +282,12 @@ def test_empty_batch() -> None:
     assert grad_norm.norms().shape == (0,)
 
 
-def test_autocast() -> None:
+@pytest.mark.parametrize(
+    "norm", [nn.Identity(), nn.GroupNorm(2, 4), nn.LayerNorm([4, 4, 4])], ids=str
+)
+def test_autocast(norm: nn.Module) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), norm, nn.Flatten(), nn.Linear(64, 3))
     x = torch.randn(4, 2, 6, 6)
     with GradNorm(model) as grad_norm:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -292,6 +295,52 @@ def test_autocast() -> None:
         loss.backward()
     norms = grad_norm.norms()
     torch.testing.assert_close(norms, loop_norms(model, x), rtol=0.05, atol=0)
+
+
+def test_inputs_by_name() -> None:
+    layer = nn.Linear(4, 3)
+    with GradNorm(layer) as grad_norm:
+        layer(input=torch.ones(2, 4)).sum().backward()
+    assert grad_norm.norms().shape == (2,)
+
+
+def test_positions_that_cancel_have_a_norm() -> None:
+    # Two positions with opposite gradients: the Gram form's sum rounds to either side of zero.
+    layer = nn.Linear(300, 200, bias=False)
+    x = torch.randn(50, 1, 300).expand(50, 2, 300)
+    with GradNorm(layer) as grad_norm:
+        (layer(x) * torch.tensor([[1.0], [-1.0]])).sum().backward()
+    assert (grad_norm.norms() < 1).all()
+
+
+def test_parameters_of_the_model_itself_are_refused() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.class_token = nn.Parameter(torch.zeros(3))
+
+    with pytest.raises(InputError, match="Token.*class_token"):
+        GradNorm(Token())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_the_gpu() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 64, 3, stride=4, groups=2),
+        nn.Flatten(2),
+        nn.LayerNorm(4),
+        nn.Linear(4, 6),
+    )
+    x = torch.randn(5, 3, 8, 8)
+    expected = loop_norms(model.double(), x.double())
+    model.float().cuda()
+    with GradNorm(model) as grad_norm:
+        own_losses(model(x.cuda())).mean().backward()
+    torch.testing.assert_close(grad_norm.norms().cpu(), expected.float(), rtol=1e-3, atol=1e-5)
 
 
 def test_detached_model_is_as_before() -> None:

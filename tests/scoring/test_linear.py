@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hvdfilter import native
 from hvdfilter.errors import InputError
 from hvdfilter.scoring import reference
 from hvdfilter.scoring.linear import linear_cross_entropy
@@ -154,6 +155,21 @@ def test_autocast_equals_casting() -> None:
     for gradient, right in zip(gradients, torch.autograd.grad(expected, leaves), strict=True):
         assert gradient.dtype == torch.float32
         assert torch.equal(gradient, right)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(native.cuda() is None, reason="there is no GPU")
+def test_on_the_gpu() -> None:
+    features, weight, bias, labels = problem(33, 16, 1000, torch.float32)
+    here = [leaf.requires_grad_() for leaf in (features, weight, bias)]
+    there = [leaf.detach().cuda().requires_grad_() for leaf in here]
+    loss, scores = linear_cross_entropy(*here, labels, block=300)
+    gpu_loss, gpu_scores = linear_cross_entropy(*there, labels.cuda(), block=300)
+    torch.testing.assert_close(gpu_loss.cpu(), loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gpu_scores.grad_norm.cpu(), scores.grad_norm, rtol=1e-4, atol=1e-5)
+    gradients = torch.autograd.grad(gpu_loss, there)
+    for gradient, right in zip(gradients, torch.autograd.grad(loss, here), strict=True):
+        torch.testing.assert_close(gradient.cpu(), right, rtol=1e-3, atol=1e-4)
 
 
 def test_empty_batch_and_nothing_kept() -> None:

@@ -22,7 +22,7 @@ class BatchNormLayer(Layer):
 
     families: ClassVar[dict[str, str]] = {"weight": "rows", "bias": "rows"}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Refuse statistics of the batch, then go on as any layer."""
         if self.module.training or self.module.running_mean is None:
             if torch.is_grad_enabled():
@@ -30,7 +30,7 @@ class BatchNormLayer(Layer):
                     "normalises by the statistics of the batch, which couples its samples: "
                     "call eval() on it, or use GroupNorm"
                 )
-        return super().forward(x)
+        return super().forward(*inputs, **named)
 
     def _call(self, x: Tensor) -> Tensor:
         self.module._check_input_dim(x)

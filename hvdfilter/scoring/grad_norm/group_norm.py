@@ -26,7 +26,7 @@ class GroupNormLayer(Layer):
         if x.dim() < 2:
             raise self.refuse("needs a batch dimension")
         self.ledger.batch(x.shape[0], self.name)
-        y: Tensor = _GroupNorm.apply(x, self.module.weight, self.module.bias, self)
+        y: Tensor = _GroupNorm.apply(self.widened(x), self.module.weight, self.module.bias, self)
         return y
 
 

@@ -52,13 +52,18 @@ class Layer:
         """The error that says why this layer cannot be scored."""
         return InputError(f"layer '{self.name}' ({type(self.module).__name__}) {why}")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What `module.forward` becomes while attached."""
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """What `module.forward` becomes while attached; every family takes one input."""
+        (x,) = (*inputs, *named.values())
         if not torch.is_grad_enabled() or not self.records:
             return type(self.module).forward(self.module, x)
         for record in self.records.values():
             record.uses += 1
         return self._call(x)
+
+    def widened(self, x: Tensor) -> Tensor:
+        """`x` as autocast hands it to a normalisation: float32 on a GPU."""
+        return x.float() if x.is_cuda and torch.is_autocast_enabled("cuda") else x
 
     def _call(self, x: Tensor) -> Tensor:
         """The module's own arithmetic through an autograd function that also notes norms."""

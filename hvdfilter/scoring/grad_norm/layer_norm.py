@@ -20,7 +20,7 @@ class LayerNormLayer(Layer):
 
     def _call(self, x: Tensor) -> Tensor:
         self._check_batch(x)
-        y: Tensor = _LayerNorm.apply(x, self.module.weight, self.module.bias, self)
+        y: Tensor = _LayerNorm.apply(self.widened(x), self.module.weight, self.module.bias, self)
         return y
 
     def _check_batch(self, x: Tensor) -> None:
@@ -43,7 +43,7 @@ class RMSNormLayer(LayerNormLayer):
 
     def _call(self, x: Tensor) -> Tensor:
         self._check_batch(x)
-        y: Tensor = _RMSNorm.apply(x, self.module.weight, self)
+        y: Tensor = _RMSNorm.apply(self.widened(x), self.module.weight, self)
         return y
 
 

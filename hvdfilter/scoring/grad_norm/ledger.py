@@ -127,7 +127,8 @@ class Ledger:
         if self.samples not in (-1, samples):
             raise InputError(
                 f"layer '{name}' sees {samples} rows where earlier layers saw {self.samples}: "
-                "GradNorm needs the batch as the first dimension of every layer's input"
+                "GradNorm needs the batch as the first dimension of every layer's input, and "
+                "reset() after a batch whose norms are not read"
             )
         self.samples = samples
 

@@ -124,20 +124,21 @@ class GradNorm:
         """Forget what was noted, as after a forward whose backward never came."""
         self._ledger.clear()
 
-    def norms(self, weight: Tensor | None = None, count: int | None = None) -> Tensor:
+    def norms(self, weight: Tensor | None = None, count: float | None = None) -> Tensor:
         """Gradient norms [B] of the samples' own losses in the last backward; read once.
 
         weight: [B], for a loss `sum_i weight_i l_i / count`; none of them may be zero, for then
         that sample left no gradient to read a norm from. count: the loss's divisor, by default the
-        batch size for ``"mean"`` and 1 for ``"sum"`` (give the number of rows not ignored, where
-        some are). float32, or float64 for a float64 model.
+        batch size for ``"mean"`` and 1 for ``"sum"``; give the number of rows not ignored, where
+        some are, and divide by the loss scale under a gradient scaler. float32, or float64 for a
+        float64 model.
         """
         squares = self._ledger.total()
         samples = squares.shape[0]
         if count is None:
             count = max(samples, 1) if self.reduction == "mean" else 1
-        elif count < 1:
-            raise InputError(f"count must be at least 1, not {count}")
+        elif not count > 0:
+            raise InputError(f"count must be positive, not {count}")
         norms = squares.sqrt() * count
         if weight is not None:
             if weight.shape != (samples,):
@@ -167,9 +168,10 @@ def _layer(name: str, module: nn.Module, ledger: Ledger) -> Layer | None:
                 family = FAMILIES[base]
     if family is None:
         if trainable:
+            own = ", ".join(n for n, p in module._parameters.items() if p is not None)
             raise InputError(
-                f"module '{name}' ({kind.__name__}) has trainable parameters and GradNorm has no "
-                "exact rule for it: freeze it, or build it from supported layers"
+                f"module '{name}' ({kind.__name__}) has trainable parameters ({own}) and GradNorm "
+                "has no exact rule for it: freeze it, or build it from supported layers"
             )
         return None
     return family(name, module, ledger) if trainable or family is BatchNormLayer else None

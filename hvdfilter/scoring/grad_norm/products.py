@@ -46,7 +46,8 @@ def gram_squares(a: Tensor, g: Tensor) -> Tensor:
         squares = row_squares_of_groups(a) * row_squares_of_groups(unit)
         return squares.sum(dim=1) * scale.square()
     pairs = (a @ a.mT) * (unit @ unit.mT)
-    return pairs.flatten(1).double().sum(dim=1) * scale.square()
+    # Positions that cancel can leave a sum that rounds below zero.
+    return pairs.flatten(1).double().sum(dim=1).clamp_(min=0) * scale.square()
 
 
 def row_squares_of_groups(x: Tensor) -> Tensor:

@@ -1,0 +1,286 @@
+"""What scoring costs: every kernel against plain torch, torch.compile and whoever is installed.
+
+    python -m benchmarks.kernels                       the table, the targets, a CSV and a plot
+    python -m benchmarks.kernels --what score train    some operations only
+    python -m benchmarks.kernels --device cuda         on a GPU, by CUDA-graph replay
+    python -m benchmarks.kernels --no-compile          without torch.compile, which takes minutes
+
+Times are medians of interleaved rounds (the CSV has the 20th and 80th percentiles too). "share" is
+the bytes that an operation must move, once, over its time, as a share of the bandwidth of a large
+copy measured in the same run; it can pass 1 where the tensors fit into a cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import math
+import platform
+import subprocess
+import warnings
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from benchmarks import kernel_cases
+from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
+from hvdfilter import native
+
+SHAPES = {
+    "cpu": ((65536, 10), (16384, 100), (8192, 1000), (512, 32768), (256, 128256)),
+    "cuda": ((262144, 10), (131072, 100), (32768, 1000), (8192, 4096), (4096, 16384), (2048, 65536),
+             (1024, 128256)),
+}  # fmt: skip
+LINEAR = {"cpu": ((256, 256, 32768),), "cuda": ((4096, 4096, 32768), (4096, 4096, 128256))}
+RESULTS = Path(__file__).parent / "results"
+ALL = ("score", "train", "linear", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the CSV: seconds, and bytes that must be moved."""
+
+    what: str
+    variant: str
+    shape: str
+    dtype: str
+    device: str
+    version: str
+    p20: float
+    p50: float
+    p80: float
+    bytes: int
+    share: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--what", nargs="+", choices=ALL, default=list(ALL))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--out", type=Path, help="CSV; the plot goes beside it")
+    options = parser.parse_args()
+    out = options.out or RESULTS / f"kernels-{options.device}.csv"
+    bench = Bench(torch.device(options.device), options.rounds, not options.no_compile)
+    print(bench.describe())
+    for dtype in (getattr(torch, name) for name in options.dtypes):
+        for what in ("score", "train"):
+            if what in options.what:
+                for shape in SHAPES[options.device]:
+                    bench.logits(what, shape, dtype)
+        if "linear" in options.what:
+            for size in LINEAR[options.device]:
+                bench.linear(size, dtype)
+    if "grad_norm" in options.what:
+        bench.grad_norm()
+    for line in targets(bench.rows):
+        print(line)
+    write(bench, out)
+
+
+class Bench:
+    """Runs cases on one device and collects their rows."""
+
+    def __init__(self, device: torch.device, rounds: int, compiled: bool) -> None:
+        self.device, self.rounds, self.compiled = device, rounds, compiled
+        self.bandwidth = copy_bandwidth(device, rounds)
+        self.rows: list[Row] = []
+
+    def describe(self) -> str:
+        """Device, versions and commit: what a figure is worth nothing without."""
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else processor()
+        git = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+        return (
+            f"{name}, {torch.get_num_threads()} threads, kernels {native.kernels()}, "
+            f"torch {torch.__version__}, Python {platform.python_version()}, "
+            f"commit {git.stdout.strip() or 'unknown'}, copy {self.bandwidth / 1e9:.1f} GB/s"
+        )
+
+    def logits(self, what: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        """One shape of `score` or `train`."""
+        make = kernel_cases.score if what == "score" else kernel_cases.train
+        rows, classes = shape
+        one = rows * classes * dtype.itemsize
+        moved = one * (1 if what == "score" else 2) + rows * (8 + 16)
+
+        def variants() -> dict[str, Callable[[], object]]:
+            logits = torch.randn(shape, device=self.device).to(dtype)
+            labels = torch.randint(0, classes, (rows,), device=self.device)
+            return make(logits, labels, self.compiled)
+
+        self.measure(what, f"{rows}x{classes}", dtype, variants, moved, one)
+
+    def linear(self, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+        """One size of `linear_cross_entropy`: rows, features, classes."""
+        rows, width, classes = size
+        moved = 2 * (rows * width + classes * width) * dtype.itemsize
+
+        def variants() -> dict[str, Callable[[], object]]:
+            features = torch.randn(rows, width, device=self.device).to(dtype)
+            labels = torch.randint(0, classes, (rows,), device=self.device)
+            return kernel_cases.linear(features, classes, labels)
+
+        self.measure("linear", f"{rows}x{width}x{classes}", dtype, variants, moved, ROTATED_BYTES)
+
+    def grad_norm(self) -> None:
+        """The convolutional network, a batch of 64."""
+
+        def variants() -> dict[str, Callable[[], object]]:
+            images = torch.randn(64, 3, 32, 32, device=self.device)
+            labels = torch.randint(0, 10, (64,), device=self.device)
+            return kernel_cases.grad_norm(images, labels)
+
+        self.measure("grad_norm", "64x3x32x32", torch.float32, variants, 0, ROTATED_BYTES)
+
+    def measure(
+        self,
+        what: str,
+        shape: str,
+        dtype: torch.dtype,
+        variants: Callable[[], dict[str, Callable[[], object]]],
+        moved: int,
+        input_bytes: int,
+    ) -> None:
+        """Time all variants of a case, note their rows and print them."""
+        if self.device.type == "cuda":
+            copies = [variants() for _ in range(max(1, math.ceil(ROTATED_BYTES / input_bytes)))]
+            works = {name: [copy[name] for copy in copies] for name in copies[0]}
+            timings = time_cuda(works, self.rounds)
+        else:
+            timings = time_cpu(variants(), self.rounds)
+        print(f"\n{what} {shape} {str(dtype).removeprefix('torch.')}")
+        ours = timings["hvdfilter"]
+        for name, timing in timings.items():
+            self.rows.append(self.row(what, name, shape, dtype, timing, moved))
+            share = f"{self.rows[-1].share:7.0%} of copy" if moved else ""
+            ratio = f"{timing.p50 / ours.p50:7.2f} x ours"
+            print(f"  {name:30s} {timing.p50 * 1e3:10.3f} ms {ratio} {share}")
+
+    def row(
+        self, what: str, variant: str, shape: str, dtype: torch.dtype, t: Timing, moved: int
+    ) -> Row:
+        """The CSV line of one variant."""
+        package = variant.split(",")[0].split()[0].lower().replace("quack", "quack-kernels")
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = torch.__version__
+        return Row(
+            what, variant, shape, str(dtype).removeprefix("torch."), str(self.device), version,
+            t.p20, t.p50, t.p80, moved, moved / t.p50 / self.bandwidth,
+        )  # fmt: skip
+
+
+def processor() -> str:
+    """The CPU's own name for itself."""
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (info.read_text().splitlines() if info.exists() else [])
+        if line.startswith("model name")
+    ]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def targets(rows: list[Row]) -> list[str]:
+    """The figures promised in README.md, with what was measured, for float32 on a CPU."""
+    time = {(r.what, r.variant, r.shape, r.dtype): r.p50 for r in rows if r.device == "cpu"}
+    lines = []
+
+    def ratios(what: str, other: str) -> list[float]:
+        return [
+            t / time[what, other, shape, dtype]
+            for (w, variant, shape, dtype), t in time.items()
+            if w == what and variant == "hvdfilter" and dtype == "float32"
+        ]
+
+    def mean(values: list[float]) -> float:
+        return math.exp(sum(map(math.log, values)) / len(values))
+
+    def line(text: str, value: float, limit: float) -> None:
+        verdict = "holds" if value <= limit else "MISSED"
+        lines.append(f"{text}: {value:.3f} (at most {limit}) {verdict}")
+
+    if score := ratios("score", "torch, loss alone") if _has(rows, "score") else []:
+        line("\nscore / torch's loss alone, worst shape", max(score), 0.7)
+        line("score / torch's loss alone, geometric mean", mean(score), 0.3)
+        unfused = mean(ratios("score", "torch, loss and norm"))
+        line("score / torch's loss and norm, geometric mean", unfused, 1 / 15)
+    if train := ratios("train", "torch, no scores") if _has(rows, "train") else []:
+        line("train / torch without scores, worst shape", max(train), 1.0)
+        line("train / torch without scores, geometric mean", mean(train), 0.6)
+    if norms := ratios("grad_norm", "plain backward, no norms") if _has(rows, "grad_norm") else []:
+        line("GradNorm / a plain backward", max(norms), 1.4)
+    wide = [
+        time[r.what, r.variant, r.shape, "bfloat16"] / r.p50
+        for r in rows
+        if r.what == "score" and r.variant == "hvdfilter" and r.dtype == "float32"
+        and (r.what, r.variant, r.shape, "bfloat16") in time
+    ]  # fmt: skip
+    if wide:
+        line("score, bfloat16 / float32, worst shape", max(wide), 1.0)
+    return lines
+
+
+def _has(rows: list[Row], what: str) -> bool:
+    return any(r.what == what and r.dtype == "float32" and r.device == "cpu" for r in rows)
+
+
+def write(bench: Bench, out: Path) -> None:
+    """The CSV, headed by what it was measured on, and the plot beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        file.write(f"# {bench.describe()}\n")
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in fields(Row))
+        for row in bench.rows:
+            writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row))
+    print(f"\nwrote {out}")
+    if plot(bench.rows, out.with_suffix(".png")):
+        print(f"wrote {out.with_suffix('.png')}")
+
+
+def plot(rows: list[Row], path: Path) -> bool:
+    """Time of each variant over ours by shape; False where matplotlib is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups = list(dict.fromkeys((r.what, r.dtype) for r in rows))
+    figure, axes = pyplot.subplots(
+        len(groups), 1, figsize=(9, 2.6 * len(groups)), squeeze=False, layout="constrained"
+    )
+    for axis, group in zip(axes[:, 0], groups, strict=True):
+        mine = [r for r in rows if (r.what, r.dtype) == group]
+        shapes = list(dict.fromkeys(r.shape for r in mine))
+        variants = list(dict.fromkeys(r.variant for r in mine))
+        for k, variant in enumerate(variants):
+            heights = [r.p50 * 1e3 for r in mine if r.variant == variant]
+            places = [i + 0.8 * (k / len(variants)) for i in range(len(heights))]
+            axis.bar(places, heights, 0.8 / len(variants), align="edge", label=variant)
+        axis.set_yscale("log")
+        axis.set_xticks([i + 0.4 for i in range(len(shapes))], shapes)
+        axis.set_ylabel("ms")
+        axis.set_title(f"{group[0]}, {group[1]}", loc="left", fontsize=10)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other packages' own
+        main()
