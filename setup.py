@@ -127,7 +127,9 @@ def includes(extra: list[Path] | None = None) -> str:
 def describe_cpu(build: NinjaFile) -> None:
     """Every csrc/cpu/*.cpp, the SIMD ones once per instruction set."""
     sanitize = os.environ.get("HVDFILTER_SANITIZE", "")
-    optimise = f"-O1 -g -fno-omit-frame-pointer -fsanitize={sanitize}" if sanitize else "-O3"
+    optimise = "-O3"
+    if sanitize:
+        optimise = f"-O1 -g -fno-omit-frame-pointer -fsanitize={sanitize} -fno-sanitize-recover=all"
     # errno and floating-point traps are never looked at; both would keep loops from vectorising.
     common = (
         f"{optimise} -std=c++17 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math "

@@ -1,0 +1,1 @@
+"""One file a question, each runnable as `python -m benchmarks.NAME`."""

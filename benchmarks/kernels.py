@@ -28,6 +28,7 @@ import torch
 from benchmarks import kernel_cases
 from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
 from hvdfilter import native
+from hvdfilter.version import __version__
 
 SHAPES = {
     "cpu": ((65536, 10), (16384, 100), (8192, 1000), (512, 32768), (256, 128256)),
@@ -36,6 +37,14 @@ SHAPES = {
 }  # fmt: skip
 LINEAR = {"cpu": ((256, 256, 32768),), "cuda": ((4096, 4096, 32768), (4096, 4096, 128256))}
 RESULTS = Path(__file__).parent / "results"
+# Whose version stands beside a variant; all others are torch's own.
+PACKAGES = {
+    "hvdfilter": "hvdfilter",
+    "QuACK": "quack-kernels",
+    "Liger": "liger-kernel",
+    "BackPACK": "backpack-for-pytorch",
+    "Opacus": "opacus",
+}
 ALL = ("score", "train", "linear", "grad_norm")
 
 
@@ -170,11 +179,8 @@ class Bench:
         self, what: str, variant: str, shape: str, dtype: torch.dtype, t: Timing, moved: int
     ) -> Row:
         """The CSV line of one variant."""
-        package = variant.split(",")[0].split()[0].lower().replace("quack", "quack-kernels")
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version = torch.__version__
+        package = PACKAGES.get(variant.split(",")[0], "torch")
+        version = __version__ if package == "hvdfilter" else importlib.metadata.version(package)
         return Row(
             what, variant, shape, str(dtype).removeprefix("torch."), str(self.device), version,
             t.p20, t.p50, t.p80, moved, moved / t.p50 / self.bandwidth,
@@ -209,7 +215,7 @@ def targets(rows: list[Row]) -> list[str]:
 
     def line(text: str, value: float, limit: float) -> None:
         verdict = "holds" if value <= limit else "MISSED"
-        lines.append(f"{text}: {value:.3f} (at most {limit}) {verdict}")
+        lines.append(f"{text}: {value:.3f} (at most {limit:.3g}) {verdict}")
 
     if score := ratios("score", "torch, loss alone") if _has(rows, "score") else []:
         line("\nscore / torch's loss alone, worst shape", max(score), 0.7)

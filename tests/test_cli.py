@@ -12,6 +12,7 @@ import yaml
 from hvdfilter import cli
 
 SMALL = {"data": "synthetic:64,1,8,8,4", "epochs": 2, "warmup_epochs": 1, "batch_size": 16}
+QUICK = ["--data", str(SMALL["data"])]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,26 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["trian"], "did you mean 'train'"),
         (["train", "--polcy", "full"], "did you mean 'policy'"),
         (["train", "--config", "/no/such.yaml"], "/no/such.yaml"),
+        (["train", "--epoch", "3"], "did you mean 'epochs'"),
+        (["train", "--epochs", "three"], "three"),
+        (["train", "--batch_size", "0"], "batch_size=0 must be at least 1"),
+        (["train", "--resume", "true"], "add --name NAME"),
+        (["train", "--policy_options.kep", "0.5"], "no option 'kep': did you mean 'keep'"),
+        (["train", "--policy_options.keep", "1.5"], "must be a fraction in (0, 1]"),
+        (["train", "--data", "digit"], "did you mean digits"),
+        (["train", "--model", "resnet19", *QUICK], "did you mean 'resnet9'"),
         (["score", "/no/such/run"], "/no/such/run is not a run folder"),
         (["report", "/no/such/run"], "/no/such/run is not a run folder"),
     ],
 )
 def test_mistakes_are_one_sentence(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where a run folder might be left
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("hvdfilter: error:") and sentence in said[0]

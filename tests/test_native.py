@@ -50,9 +50,11 @@ def test_every_instruction_set_passes_the_scoring_tests(name: str) -> None:
     assert asked.stdout.strip() == name, asked.stderr
     if name == native.kernels()["cpu"]:
         return  # the tests themselves ran on it
-    chosen = "values or tails or beside or masked or hard or no_numbers or out_of_range or threads"
-    tests = [f"tests/scoring/test_{part}.py" for part in ("score", "cross_entropy")]
-    result = under(name, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests, "-k", chosen)
+    # Packed rows, one row a sweep, several segments, spread targets, and what must be refused.
+    tests = ["tests/scoring/test_score.py"]
+    gradients = ("hard_labels[10]", "hard_labels[100]", "hard_labels[4097]", "soft_labels[0.2-65]")
+    tests += [f"tests/scoring/test_cross_entropy.py::test_{case}" for case in gradients]
+    result = under(name, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
     assert result.returncode == 0, result.stdout[-3000:]
 
 

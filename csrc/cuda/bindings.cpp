@@ -89,8 +89,7 @@ int64_t bind_cross_entropy(Address logits, int dtype, int64_t rows, int64_t clas
   return -1;
 }
 
-// The row is summed again from registers: cheaper than waiting for its sums to be read, and only
-// rows too wide for that go by the sums.
+// The row is read anyway, so it is summed again from registers and `sums` is not looked at.
 void bind_cross_entropy_backward(Address logits, int dtype, int64_t rows, int64_t classes,
                                  int64_t row_stride, Address labels, int label_code,
                                  int64_t label_stride, int64_t ignore_index, Address weight,

@@ -66,7 +66,8 @@ def cross_entropy(
         InputError: as `score` does.
 
     Example:
-        >>> loss, scores = cross_entropy(torch.zeros(2, 4, requires_grad=True), torch.tensor([0, 1]))
+        >>> logits = torch.zeros(2, 4, requires_grad=True)
+        >>> loss, scores = cross_entropy(logits, torch.tensor([0, 1]))
         >>> loss.item() == scores.loss.mean().item()
         True
     """
@@ -189,7 +190,15 @@ class _CrossEntropy(torch.autograd.Function):
     """The eager path: what the registered operator does, at half its cost per call."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        weight: Tensor | None,
+        smoothing: float,
+        ignore_index: int,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (logits, labels, weight, smoothing, ignore_index)
         outputs = _forward(*inputs, True)
         _keep(ctx, inputs, outputs)
         ctx.mark_non_differentiable(outputs[1])

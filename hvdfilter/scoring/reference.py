@@ -1,4 +1,4 @@
-"""The scoring functions in plain torch: slow, plainly right, what tests and benchmarks hold against.
+"""The scoring functions in plain torch, slow and plainly right: what tests compare with.
 
 Works in the dtype it is given; pass float64 logits for a reference. Never calls a native kernel and
 never checks its input.

@@ -145,21 +145,13 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
     assert again[-1]["test_loss"] == pytest.approx(whole[-1]["test_loss"], rel=2e-2)
 
 
-# One rank each is enough for parsing; two for what has to reach every rank.
+# What has to reach every rank; the other mistakes are in tests/test_cli.py, without ranks.
 @pytest.mark.parametrize(
     ("ranks", "options", "sentence"),
     [
         (2, ["--policy", "kakurembo"], "did you mean 'kakurenbo'"),
-        (2, ["--policy_options.kep", "0.5"], "no option 'kep': did you mean 'keep'"),
-        (2, ["--policy_options.keep", "1.5"], "must be a fraction in (0, 1]"),
         (2, ["--data", "idx:/nowhere"], "/nowhere"),
-        (2, ["--data", "digit"], "did you mean digits"),
         (3, ["--data", "synthetic:2,1,8,8,2"], "2 samples cannot be shared by 3 ranks"),
-        (2, ["--model", "resnet19"], "did you mean 'resnet9'"),
-        (1, ["--epoch", "3"], "did you mean 'epochs'"),
-        (1, ["--epochs", "three"], "three"),
-        (1, ["--batch_size", "0"], "batch_size=0 must be at least 1"),
-        (1, ["--resume", "true"], "add --name NAME"),
     ],
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(

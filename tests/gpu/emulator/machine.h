@@ -1,5 +1,5 @@
-// A machine for csrc/cuda's kernels made of coroutines: one for each CUDA thread, run in turn on the
-// host until each waits at a barrier, a shuffle or a cluster barrier. It checks what hardware does
+// A machine for csrc/cuda's kernels made of coroutines: one for each CUDA thread, run in turn on
+// the host until each waits at a barrier, a shuffle or a cluster barrier. It checks what hardware does
 // not: that every global access lies in a tensor that was announced and is aligned, that every
 // thread reaches every barrier, and it counts the bytes read. It says nothing about speed, memory
 // ordering or races.
@@ -240,7 +240,9 @@ HVD_DEVICE V* in_block(V* local, int rank) {
   unsigned char* here = emulator::state().current->block->shared.data();
   const size_t offset = reinterpret_cast<unsigned char*>(local) - here;
   // Blocks' buffers may differ in alignment; offsets count from the aligned start.
-  const auto skew = [](unsigned char* p) { return (16 - reinterpret_cast<uintptr_t>(p) % 16) % 16; };
+  const auto skew = [](unsigned char* p) {
+    return (16 - reinterpret_cast<uintptr_t>(p) % 16) % 16;
+  };
   unsigned char* there = cluster.at(rank).shared.data();
   return reinterpret_cast<V*>(there + offset - skew(here) + skew(there));
 }
