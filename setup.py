@@ -138,7 +138,6 @@ def describe_cpu(build: NinjaFile) -> None:
     compiler = find_compiler()
     build.rule("cxx", f"{compiler} {common} {includes()} $flags -MMD -MF $out.d -c $in -o $out")
     bundle = "-bundle -undefined dynamic_lookup" if sys.platform == "darwin" else "-shared"
-    # -undefined symbols of the sanitizer come from the library preloaded into Python.
     tail = f"-fsanitize={sanitize}" if sanitize else ""
     build.rule("link", f"{compiler} {bundle} $in -o $out {tail} -lpthread -ldl", False)
 

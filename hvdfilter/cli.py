@@ -7,10 +7,8 @@ It parses, calls the library, and turns errors into one sentence and an exit cod
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
-import traceback
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import fields
@@ -35,14 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options[options.command])
     except InputError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
     except WorldError as error:
-        return _refuse(str(error), FAILURE)
-    except SystemExit:
-        raise
-    except BaseException:
-        _abort()
-        raise
+        return _refuse(str(error), FAILURE, alone=not getattr(error, "on_all_ranks", False))
 
 
 def _parser() -> ArgumentParser:
@@ -145,24 +138,22 @@ def _sentence(error: ArgumentError) -> str:
     return text
 
 
-def _refuse(sentence: str, code: int = BAD_INPUT) -> int:
-    """Say what is wrong: once for all ranks where they are known, else each for itself."""
+def _refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
+    """Say what is wrong: once for all ranks where they are known, else each for itself.
+
+    alone: this rank met the error by itself, so the others, who may be in a collective, are ended.
+    """
     from hvdfilter import world
 
-    if not world.started() or world.current().rank == 0:
+    here = world.current() if world.started() else None
+    alone = alone and here is not None and here.size > 1
+    if here is not None and alone:
+        sentence = f"rank {here.rank}: {sentence}"
+    if here is None or here.rank == 0 or alone:
         print(f"hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
+    if here is not None and alone:
+        here.collective.abort(code)
     return code
-
-
-def _abort() -> None:
-    """An exception nobody foresaw ends all ranks, since the others may be in a collective."""
-    from hvdfilter import world
-
-    if world.started() and world.current().size > 1:
-        traceback.print_exc()
-        sys.stderr.flush()
-        world.current().collective.abort(FAILURE)
-        os._exit(FAILURE)
 
 
 if __name__ == "__main__":
