@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -54,6 +54,8 @@ def main() -> None:
         _sweep(options)
         return
     world = init()
+    if options.no_cuda:
+        world = replace(world, device=torch.device("cpu"))
     results = [measure(options, world, hide) for hide in (0.0, options.hide)]
     if world.rank == 0 and options.json:
         print(json.dumps(results))
@@ -69,10 +71,11 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
     model = models.make(options.model, 3, CLASSES, size).to(world.device)
     prepare = Normalize(images.mean, images.std).to(world.device)
     optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    optimizer = ring.distribute(optimizer, model, world)
+    optimizer = ring.distribute(optimizer, model, world, fp16=options.fp16_allreduce)
     ring.broadcast(model, optimizer, world)
     policy = FixedShare(hide) if hide else "full"
-    epochs = 1 + options.num_iters
+    warmup = -(-options.num_warmup_batches // options.num_batches_per_iter)
+    epochs = warmup + options.num_iters
     filt = Filter(samples, policy, epochs=epochs, world=world)
     if world.device.type == "cpu":  # the whole set in memory: data loading is not measured
         images = _materialise(images)
@@ -85,7 +88,7 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
     say(f"Hidden: {hide:.0%}\nRunning warmup...")
     trained, covered, steps, costs = [], [], 0, {}
     for epoch in range(epochs):
-        if epoch == 1:
+        if epoch == warmup:
             say("Running benchmark...")
             filt.costs.take()
         started = time.perf_counter()
@@ -105,10 +108,10 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
             torch.cuda.synchronize()
         world.collective.barrier()
         seconds = time.perf_counter() - started
-        if epoch > 0:
+        if epoch >= warmup:
             trained.append(filt.mask.count / seconds / world.size)
             covered.append(samples / seconds)
-            say(f"Iter #{epoch - 1}: {trained[-1]:.1f} img/sec per {unit}")
+            say(f"Iter #{epoch - warmup}: {trained[-1]:.1f} img/sec per {unit}")
     costs, sent = filt.costs.take()
     mean, spread = statistics.fmean(trained), 1.96 * statistics.pstdev(trained)
     say(f"Img/sec per {unit}: {mean:.1f} +-{spread:.1f}")
@@ -152,7 +155,7 @@ def _materialise(images: Any) -> Any:
 def _sweep(options: argparse.Namespace) -> None:
     """One world after the other; then throughput and efficiency side by side."""
     results = []
-    for ranks in options.ranks:
+    for ranks in sorted(options.ranks):  # efficiency is against the smallest
         command = [
             "mpirun",
             "--oversubscribe",
@@ -163,8 +166,9 @@ def _sweep(options: argparse.Namespace) -> None:
             sys.executable,
         ]
         command += ["-m", "benchmarks.scaling", "--json", "--model", options.model]
-        for flag in ("batch_size", "num_batches_per_iter", "num_iters", "image_size", "hide"):
-            command += ["--" + flag.replace("_", "-"), str(getattr(options, flag))]
+        for flag, value in vars(options).items():
+            if flag not in ("ranks", "json", "model") and value is not False:
+                command += ["--" + flag.replace("_", "-")] + ([] if value is True else [str(value)])
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"the run on {ranks} ranks failed:\n{done.stderr[-2000:]}")
@@ -198,6 +202,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--num-batches-per-iter", type=int, default=10, help="steps of an unpruned epoch"
     )
+    parser.add_argument(
+        "--num-warmup-batches", type=int, default=10, help="steps before the measurement, at least"
+    )
+    parser.add_argument("--fp16-allreduce", action="store_true", help="allreduce halved gradients")
+    parser.add_argument("--no-cuda", action="store_true", help="measure on the CPU")
     parser.add_argument("--num-iters", type=int, default=10, help="epochs measured")
     parser.add_argument("--hide", type=float, default=0.3, help="share hidden in the pruned run")
     parser.add_argument("--ranks", type=int, nargs="+", help="start these worlds in turn")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -38,6 +38,11 @@ class Costs:
             self.add(part, time.perf_counter() - started)
             if counter:
                 self.bytes[part] += counter.traffic - sent
+
+    def restore(self, seconds: Mapping[str, float], sent: Mapping[str, int]) -> None:
+        """Go on from costs that were saved."""
+        self.seconds.update(seconds)
+        self.bytes.update(sent)
 
     def take(self) -> tuple[dict[str, float], dict[str, int]]:
         """(seconds, bytes) so far, and start again from nothing."""

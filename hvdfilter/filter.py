@@ -7,6 +7,7 @@ handed logits. Every method named collective must be called on all ranks, in the
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,11 @@ from hvdfilter.scoring.deferred import DeferredCheck
 from hvdfilter.training.rate import RateScale
 from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.world import World, current
+
+# Everything of a filter's state that is no tensor.
+SCALARS = ("num_samples", "policy", "epochs", "seed", "epoch", "closed", "lr_scale", "sampler")
+# What a rank posts at every step; the largest counts.
+STOP, FAILED = 1, 2
 
 
 class Filter:
@@ -61,6 +67,8 @@ class Filter:
         self._error: Exception | None = None
         self._deferred = DeferredCheck()
         self._flag_posted = False
+        self._stop = False
+        self.stopping = False
         self._closed = True  # no epoch is open: nothing to exchange
         self._sampler = ShardSampler(
             self.mask, rank=self.world.rank, size=self.world.size, seed=seed
@@ -93,8 +101,12 @@ class Filter:
         schedulers never see it.
         """
         self.end_epoch()
+        self._wait()
         with self.costs.measure("agreement", self.world.collective):
             self.mask = self._agree(epoch)
+        if self.mask.count == 0:
+            nothing = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
+            self.world.collective.share_error(nothing)
         self.epoch, self._closed = epoch, False
         self._sampler.set_mask(self.mask)
         self._sampler.set_epoch(epoch)
@@ -114,19 +126,23 @@ class Filter:
         `InputError` naming the ids: at once in a world of one, at every rank's next step in a
         larger one, where raising at once would leave the others waiting in an allreduce.
         """
-        self._raise_flagged()
         started = time.perf_counter()
+        self._settle_flag()
         error = self._overdue()
         try:
             loss, scores = scoring.cross_entropy(logits, labels, weight)
             self._deferred.note(ids, scores)
             self._observe(ids, scores)
         except InputError as refused:
-            error = error or _name_ids(refused, ids)
+            error = error or name_ids(refused, ids)
             loss = logits.sum() * float("nan")  # keeps this rank in step with the others
+        self._post_flag(error)
         self.costs.add("scoring", time.perf_counter() - started)
-        self._flag(error)
         return loss
+
+    def request_stop(self) -> None:
+        """Ask all ranks to stop; `stopping` turns true on all of them at one and the same step."""
+        self._stop = True
 
     def note(self, logits: Tensor, labels: Tensor, ids: Tensor) -> scoring.Scores:
         """Score a batch without training on it, e.g. hidden samples in a forward-only pass.
@@ -139,7 +155,7 @@ class Filter:
             self._deferred.note(ids, scores)
             self._observe(ids, scores)
         except InputError as refused:
-            raise _name_ids(refused, ids) from None
+            raise name_ids(refused, ids) from None
         return scores
 
     def rescore(self, model: torch.nn.Module, batches: Iterable[Any]) -> None:
@@ -148,6 +164,7 @@ class Filter:
         The model runs in eval mode, so that BatchNorm statistics stay those of training, and is
         put back into the mode it was in. Draw the batches with `hidden_sampler()`.
         """
+        self._settle_flag()  # a bad last batch has spoilt the model: its own rank must be named
         training = model.training
         model.eval()
         with self.costs.measure("rescoring"), torch.no_grad():
@@ -159,6 +176,8 @@ class Filter:
                 self._error = self._error or refused
             finally:
                 model.train(training)
+            if self.world.device.type == "cuda":
+                torch.cuda.synchronize()  # so that the pass pays for its own kernels
         self.world.collective.share_error(self._error)
 
     def end_epoch(self) -> None:
@@ -171,12 +190,14 @@ class Filter:
 
     def settle(self) -> None:
         """Collective. Exchange what was observed so far; raises what any rank has to report."""
+        self._wait()
         with self.costs.measure("exchange", self.world.collective):
-            if self._flag_posted:
-                self.world.collective.poll_flag()
-                self._flag_posted = False
-            self.world.collective.share_error(self._error or self._overdue())
-            self.book.exchange()
+            self._settle_flag()
+            error = self._error or self._overdue()
+            if self.policy.columns:
+                self.book.exchange(error)
+            else:
+                self.world.collective.share_error(error)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Collective. All that is needed to go on, on any number of ranks, even in mid-epoch.
@@ -208,6 +229,12 @@ class Filter:
 
         Raises `InputError` when it was saved for another set, policy, length or seed.
         """
+        with self.world.collective.errors_shared():
+            if self.world.rank == 0 and (missing := [k for k in SCALARS if k not in state]):
+                raise InputError(f"this is not the state of a Filter: it has no {missing[0]!r}")
+        first = self.world.rank == 0
+        text = json.dumps({name: state[name] for name in SCALARS}) if first else ""
+        saved = json.loads(self.world.collective.broadcast_bytes(text.encode()))
         error: InputError | None = None
         for name, mine in (
             ("num_samples", self.num_samples),
@@ -215,21 +242,23 @@ class Filter:
             ("epochs", self.epochs),
             ("seed", self.seed),
         ):
-            if state[name] != mine and error is None:
+            if saved[name] != mine and error is None:
                 error = InputError(
-                    f"the saved filter has {name}={state[name]} but this one has {name}={mine}: "
+                    f"the saved filter has {name}={saved[name]} but this one has {name}={mine}: "
                     "continue with the options the run was started with"
                 )
         self.world.collective.share_error(error)
-        columns = {name: np.asarray(column) for name, column in state["columns"].items()}
-        self.book.scatter(columns if self.world.rank == 0 else None)
-        packed = self.world.collective.broadcast(np.asarray(state["mask"]))
-        self.mask = KeepMask(packed, self.num_samples)
-        self.epoch, self._closed = int(state["epoch"]), bool(state["closed"])
-        self.lr_scale = self._rate.scale = float(state["lr_scale"])
+        columns = packed = None
+        if first:
+            columns = {name: np.asarray(column) for name, column in state["columns"].items()}
+            packed = np.asarray(state["mask"])
+        self.book.scatter(columns)
+        self.mask = KeepMask(self.world.collective.broadcast(packed), self.num_samples)
+        self.epoch, self._closed = int(saved["epoch"]), bool(saved["closed"])
+        self.lr_scale = self._rate.scale = float(saved["lr_scale"])
         self._sampler.set_mask(self.mask)
         self._sampler.set_epoch(self.epoch)
-        self._sampler.load_state_dict(state["sampler"])
+        self._sampler.load_state_dict(saved["sampler"])
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale this optimiser's rate from now on, as `begin_epoch(epoch, optimizer)` does."""
@@ -244,7 +273,7 @@ class Filter:
         try:
             scoring.check(scores)
         except InputError as refused:
-            return _name_ids(refused, ids)
+            return name_ids(refused, ids)
         # No row was marked: the loss itself is not a number.
         row = int(scores.loss.isnan().nonzero()[0])
         return InputError(f"sample id {int(ids[row])}: its loss is NaN")
@@ -254,44 +283,61 @@ class Filter:
             self.book.observe(ids, scores)
 
     def _agree(self, epoch: int) -> KeepMask:
-        error: Exception | None = None
-        plan = None
+        view, error = self._view(epoch), None
         try:
-            plan = self.policy.plan(self._view(epoch))
+            plan = self.policy.plan(view)
         except InputError as refused:
-            error = refused
-        self.world.collective.share_error(error)
-        assert plan is not None
-        kept = select(plan.key, plan.keep, self.blocks, self.world.collective)
+            plan, error = view.everything(), refused
+        kept = select(
+            plan.key,
+            plan.keep,
+            self.blocks,
+            self.world.collective,
+            groups=plan.groups,
+            error=error,
+        )
         if plan.always is not None:
             kept |= plan.always
         return merge(kept, self.blocks, self.world.collective)
 
     def _view(self, epoch: int) -> policies.View:
-        rank = self.world.rank
+        start, stop = self.blocks.start(self.world.rank), self.blocks.stop(self.world.rank)
         return policies.View(
             epoch=epoch,
             epochs=self.epochs,
             num_samples=self.num_samples,
-            start=self.blocks.start(rank),
-            stop=self.blocks.stop(rank),
+            start=start,
+            stop=stop,
             seed=self.seed,
             column=self.book.column,
+            mean=self.book.mean,
+            quantiles=self.book.quantiles,
+            labels=None if self.labels is None else self.labels[start:stop],
         )
 
-    def _flag(self, error: InputError | None) -> None:
+    def _wait(self) -> None:
+        """Sleep until all ranks are here, so that the parts that follow are not charged for it."""
+        with self.costs.measure("waiting"):
+            self.world.collective.wait()
+
+    def _post_flag(self, error: InputError | None) -> None:
+        """Tell the other ranks, without waiting, whether this step was in order."""
         if self.world.size == 1:
+            self.stopping = self._stop
             if error is not None:
                 raise error
             return
         self._error = self._error or error
-        self.world.collective.post_flag(error is not None)
+        self.world.collective.post_flag(FAILED if error is not None else STOP * self._stop)
         self._flag_posted = True
 
-    def _raise_flagged(self) -> None:
+    def _settle_flag(self) -> None:
+        """Complete the flag of the last step; raises, on all ranks, if one of them failed there."""
         if self._flag_posted:
             self._flag_posted = False
-            if self.world.collective.poll_flag():
+            flag = self.world.collective.poll_flag()
+            self.stopping = self.stopping or flag == STOP
+            if flag == FAILED:
                 self.world.collective.share_error(self._error)
 
     def _check_arguments(self) -> None:
@@ -318,7 +364,7 @@ class Filter:
         self.world.collective.share_error(error)
 
 
-def _name_ids(error: InputError, ids: Tensor) -> InputError:
+def name_ids(error: InputError, ids: Tensor) -> InputError:
     """The same error, told in sample ids instead of rows of a batch."""
     rows = getattr(error, "rows", [])
     if not rows:

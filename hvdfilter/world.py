@@ -7,11 +7,14 @@ neither Horovod nor MPI installed it returns a world of one.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
+import platform
 from dataclasses import dataclass, field
 from types import ModuleType
 
+import numpy as np
 import torch
 
 from hvdfilter.agreement import collective as seam
@@ -78,11 +81,8 @@ def _start() -> World:
         hvd.init()
     collective = _collective(hvd)
     _refuse_lonely_ranks(collective.size)
-    if hvd is not None:
-        local_rank, local_size = hvd.local_rank(), hvd.local_size()
-    else:
-        local_rank, local_size = collective.local()
-    _share_cores(local_size)
+    local_rank = hvd.local_rank() if hvd is not None else collective.local()[0]
+    _share_cores(collective)
     return World(collective.rank, collective.size, local_rank, _device(local_rank), collective)
 
 
@@ -113,12 +113,16 @@ def _refuse_lonely_ranks(size: int) -> None:
             )
 
 
-def _share_cores(local_size: int) -> None:
-    """Divide the cores between the ranks of a host, unless the user or the launcher has."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        bound_to = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        share = (os.cpu_count() or 1) // max(local_size, 1)
-        torch.set_num_threads(max(1, min(bound_to, share)))
+def _share_cores(collective: seam.Collective) -> None:
+    """Divide cores between the ranks that may run on the same ones, unless the user has done so."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    everyone = set(range(os.cpu_count() or 1))
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everyone
+    place = hashlib.sha256(f"{platform.node()} {sorted(mine)}".encode()).digest()[:8]
+    places = collective.allgather(np.frombuffer(place, np.int64))
+    sharing = sum(int(other[0] == np.frombuffer(place, np.int64)[0]) for other in places)
+    torch.set_num_threads(max(1, len(mine) // sharing))
 
 
 def _device(local_rank: int) -> torch.device:

@@ -31,16 +31,12 @@ export OMP_NUM_THREADS="$CORES_PER_RANK"
 read -r -a allocation <<<"${LSB_MCPU_HOSTS:-launch 1 node 1}"
 nodes=$((${#allocation[@]} / 2 - 1))
 
-# A job that was preempted and started again goes on from its checkpoint.
+# A job that was preempted and started again goes on from its checkpoint, if it has got that far.
 NAME="${NAME:-${LSB_JOBNAME:-hvdfilter}-${LSB_JOBID:-0}}"
-resume=()
-if [ -e "runs/$NAME/checkpoint.safetensors" ]; then
-    resume=(--resume true)
-fi
 
 # One resource set a rank: its GPU, its cores. bsub < script passes no arguments, hence ARGS.
 read -r -a extra <<<"${ARGS:-}"
 exec jsrun --nrs "$((nodes * RANKS_PER_NODE))" --rs_per_host "$RANKS_PER_NODE" --tasks_per_rs 1 \
     --cpu_per_rs "$CORES_PER_RANK" --gpu_per_rs 1 --bind "packed:$CORES_PER_RANK" \
     --smpiargs="${SMPIARGS:-}" \
-    hvdfilter train --name "$NAME" "${resume[@]}" "${extra[@]}" "$@"
+    hvdfilter train --name "$NAME" --resume true "${extra[@]}" "$@"

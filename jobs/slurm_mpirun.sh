@@ -28,12 +28,8 @@ VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
 export PATH="$VENV/bin:$PATH"
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
-# A job that was preempted and started again goes on from its checkpoint.
+# A job that was preempted and started again goes on from its checkpoint, if it has got that far.
 NAME="${NAME:-$SLURM_JOB_NAME-$SLURM_JOB_ID}"
-resume=()
-if [ -e "runs/$NAME/checkpoint.safetensors" ]; then
-    resume=(--resume true)
-fi
 
 # An Open MPI with Slurm support reads the allocation by itself; one without it needs the hosts named.
 hosts=()
@@ -45,7 +41,7 @@ fi
 
 mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
     -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
-    hvdfilter train --name "$NAME" "${resume[@]}" "$@" &
+    hvdfilter train --name "$NAME" --resume true "$@" &
 ranks=$!
 # mpirun hands USR1 on to the ranks; TERM it takes as an order to kill them, so a preempted job is
 # asked to stop by USR1 as well.

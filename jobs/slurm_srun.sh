@@ -32,18 +32,14 @@ VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
 export PATH="$VENV/bin:$PATH"
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
-# A job that was preempted and started again goes on from its checkpoint.
+# A job that was preempted and started again goes on from its checkpoint, if it has got that far.
 NAME="${NAME:-$SLURM_JOB_NAME-$SLURM_JOB_ID}"
-resume=()
-if [ -e "runs/$NAME/checkpoint.safetensors" ]; then
-    resume=(--resume true)
-fi
 
 # The batch shell outlives signals that are meant for the ranks.
 trap : TERM USR1
 code=0
 srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores \
-    hvdfilter train --name "$NAME" "${resume[@]}" "$@" || code=$?
+    hvdfilter train --name "$NAME" --resume true "$@" || code=$?
 # 75: stopped early, with a checkpoint. Back into the queue.
 if [ "$code" -eq 75 ]; then
     scontrol requeue "$SLURM_JOB_ID"

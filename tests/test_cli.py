@@ -33,6 +33,11 @@ def test_yaml_and_command_line_fill_the_same_configuration(run: Path) -> None:
     assert [record["kept"] for record in records] == [32, 32]
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_short_runs_need_no_other_option(epochs: int, tmp_path: Path) -> None:
+    assert cli.main(["train", *QUICK, "--epochs", str(epochs), "--runs", str(tmp_path)]) == 0
+
+
 def test_score_leaves_every_samples_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", str(run)]) == 0
     assert "scores.npz" in capsys.readouterr().out
@@ -58,6 +63,9 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         (["trian"], "did you mean 'train'"),
         (["train", "--polcy", "full"], "did you mean 'policy'"),
+        (["train", "--policy_options.name", "x"], "has no option 'name'"),
+        (["train", "--lr", "1e400"], "lr"),
+        (["train", "--weight_decay", "-1"], "weight_decay=-1.0 must not be negative"),
         (["train", "--config", "/no/such.yaml"], "/no/such.yaml"),
         (["train", "--epoch", "3"], "did you mean 'epochs'"),
         (["train", "--epochs", "three"], "three"),
@@ -79,6 +87,6 @@ def test_mistakes_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where a run folder might be left
-    assert cli.main(arguments) == 2
+    assert cli.main(arguments) == 2 and not list(tmp_path.glob("runs/*"))
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("hvdfilter: error:") and sentence in said[0]

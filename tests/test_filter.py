@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -175,3 +178,46 @@ def test_rescore_uses_eval_mode_and_restores_training_mode() -> None:
     model.eval()
     expected = F.cross_entropy(model(batch[1]), batch[2], reduction="none")
     np.testing.assert_allclose(filt.book.column("loss"), expected.detach().numpy(), rtol=1e-5)
+
+
+def test_a_policy_may_use_labels_statistics_and_budgets_a_class() -> None:
+    # The three hardest of each class, and whatever is above the global mean loss.
+    @hf.policies.register
+    @dataclass(frozen=True)
+    class PerClass(hf.policies.Policy):
+        name: ClassVar[str] = "test-per-class"
+        columns: ClassVar[tuple[str, ...]] = ("loss",)
+
+        def plan(self, view: hf.policies.View) -> hf.policies.Plan:
+            loss = view.column("loss")
+            above = loss > view.mean("loss")
+            budget = np.full(CLASSES, 3)
+            return hf.policies.Plan(loss, budget, above, groups=view.labels)
+
+    gap = torch.arange(40, 0, -1) / 10  # the loss grows with the id
+    filt = hf.Filter(40, "test-per-class", epochs=2, labels=np.arange(40) % CLASSES)
+    ids = torch.arange(40)
+    filt.note(F.one_hot(ids % CLASSES, CLASSES) * gap[:, None], ids % CLASSES, ids)
+    filt.book.exchange()
+    loss = filt.book.column("loss")
+    expected = set(np.flatnonzero(loss > loss.mean())) | set(range(25, 40))
+    filt.begin_epoch(1)
+    assert set(filt.sampler()) == expected
+
+
+def test_a_policy_that_keeps_nothing_is_refused() -> None:
+    @hf.policies.register
+    @dataclass(frozen=True)
+    class Nothing(hf.policies.Policy):
+        name: ClassVar[str] = "test-nothing"
+
+        def plan(self, view: hf.policies.View) -> hf.policies.Plan:
+            return hf.policies.Plan(np.zeros(view.stop - view.start, np.float32), 0)
+
+    with pytest.raises(hf.InputError, match="keeps no sample in epoch 0"):
+        hf.Filter(10, "test-nothing", epochs=1).begin_epoch(0)
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    with pytest.raises(hf.InputError, match="not the state of a Filter: it has no 'num_samples'"):
+        hf.Filter(10, "random", epochs=1).load_state_dict({})

@@ -78,7 +78,7 @@ def test_srun_gets_pmix_and_the_arguments(programs: Path, tmp_path: Path) -> Non
     given = arguments(programs, "srun")
     assert given[0] == "--mpi=pmix"
     assert given[given.index("hvdfilter") :] == [
-        *("hvdfilter", "train", "--name", "hvdfilter-17", "--epochs", "2")
+        *("hvdfilter", "train", "--name", "hvdfilter-17", "--resume", "true", "--epochs", "2")
     ]
 
 
@@ -88,8 +88,6 @@ def test_a_job_started_again_resumes_and_a_preempted_one_is_queued(
     # 75 is the exit code of a run that was told to stop and wrote its checkpoint.
     stand_in(programs, "srun", "exit 75")
     stand_in(programs, "scontrol", "")
-    (tmp_path / "runs" / "big").mkdir(parents=True)
-    (tmp_path / "runs" / "big" / "checkpoint.safetensors").touch()
     done = job("slurm_srun.sh", tmp_path, NAME="big", **SLURM)
     assert done.returncode == 75
     assert arguments(programs, "srun")[-4:] == ["--name", "big", "--resume", "true"]

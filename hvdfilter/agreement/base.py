@@ -88,10 +88,10 @@ class Collective(ABC):
     def _barrier(self) -> None: ...
 
     @abstractmethod
-    def _post(self, flag: bool) -> None: ...
+    def _post(self, flag: int) -> None: ...
 
     @abstractmethod
-    def _poll(self) -> bool: ...
+    def _poll(self) -> int: ...
 
     def _exscan(self, array: Array) -> Array:
         """Through an allgather, for back ends without a scan of their own."""
@@ -245,12 +245,24 @@ class Collective(ABC):
             caught = error
         self.share_error(caught)
 
-    def post_flag(self, flag: bool) -> None:
-        """Start a non-blocking OR over the ranks; exactly one `poll_flag` must follow."""
-        self._post(bool(flag))
+    def wait(self) -> None:
+        """A barrier that sleeps: for waits that may be long, as while one rank writes a file.
 
-    def poll_flag(self) -> bool:
-        """Complete the last `post_flag`: True on every rank if any rank posted True."""
+        A rank that spins in MPI uses up its share of the core, and the collective after it then
+        waits for the scheduler wherever ranks and Horovod's threads outnumber the cores.
+        """
+        with self._counted(0):
+            self._wait()
+
+    def _wait(self) -> None:
+        self._barrier()
+
+    def post_flag(self, flag: int) -> None:
+        """Start a non-blocking maximum over the ranks; exactly one `poll_flag` must follow."""
+        self._post(int(flag))
+
+    def poll_flag(self) -> int:
+        """Complete the last `post_flag`: the largest flag that any rank posted, on all; else 0."""
         with self._counted(4 if self.size > 1 else 0):
             return self._poll()
 

@@ -96,20 +96,21 @@ class ScoreBook:
         """
         self._buffer.add(ids, scores)
 
-    def exchange(self) -> int:
+    def exchange(self, error: Exception | None = None) -> int:
         """Move all buffered observations to their owners; collective. Returns how many arrived.
+
+        error: what this rank has to report, if anything: all ranks then raise it.
 
         Raises InputError on every rank, naming the rank and the id, when an id lies outside the
         set or an observed value is NaN; the buffer is then empty.
         """
-        error: Exception | None = None
         ids = np.empty(0, np.int64)
         values: dict[str, NDArray[Any]] = {}
         try:
             ids, values = self._buffer.take()
             self._check(ids, values)
         except InputError as caught:
-            error = caught
+            error = error or caught
         most, failed = (
             int(n)
             for n in self.collective.allreduce(

@@ -6,6 +6,7 @@ This is the only file that imports mpi4py, and only inside functions. Nothing he
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 
+WAIT_INTERVAL = 2e-4
+"""Seconds between two looks of a rank that waits asleep."""
+
+
 class SoloCollective(Collective):
     """A world of one: every operation is the identity, no byte moves."""
 
@@ -34,7 +39,7 @@ class SoloCollective(Collective):
 
     def __init__(self, chunk_limit: int = CHUNK_LIMIT) -> None:
         super().__init__(0, 1, chunk_limit)
-        self._flag = False
+        self._flag = 0
 
     def _reduce(self, array: Array, op: str) -> Array:
         return array.copy()
@@ -58,11 +63,11 @@ class SoloCollective(Collective):
         """The only rank of its host."""
         return 0, 1
 
-    def _post(self, flag: bool) -> None:
+    def _post(self, flag: int) -> None:
         self._flag = flag
 
-    def _poll(self) -> bool:
-        flag, self._flag = self._flag, False
+    def _poll(self) -> int:
+        flag, self._flag = self._flag, 0
         return flag
 
 
@@ -111,6 +116,11 @@ class MPICollective(Collective):
     def _barrier(self) -> None:
         self._comm.Barrier()
 
+    def _wait(self) -> None:
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(WAIT_INTERVAL)
+
     def local(self) -> tuple[int, int]:
         """Rank and number of ranks that share memory with this one; collective."""
         from mpi4py import MPI
@@ -126,7 +136,7 @@ class MPICollective(Collective):
 
         MPI.COMM_WORLD.Abort(code)
 
-    def _post(self, flag: bool) -> None:
+    def _post(self, flag: int) -> None:
         if self._request is not None:
             raise ValueError("post_flag was called twice without a poll_flag between")
         from mpi4py import MPI
@@ -134,12 +144,12 @@ class MPICollective(Collective):
         self._flags[:] = (int(flag), 0)
         self._request = self._comm.Iallreduce(self._flags[:1], self._flags[1:], MPI.MAX)
 
-    def _poll(self) -> bool:
+    def _poll(self) -> int:
         if self._request is None:
-            return False
+            return 0
         self._request.Wait()
         self._request = None
-        return bool(self._flags[1])
+        return int(self._flags[1])
 
     def close(self) -> None:
         """Complete a posted flag and free the communicator; collective."""

@@ -73,7 +73,7 @@ class HorovodCollective(Collective):
     def _barrier(self) -> None:
         self._reduce(np.zeros(1, np.int64), "sum")
 
-    def _post(self, flag: bool) -> None:
+    def _post(self, flag: int) -> None:
         import torch
 
         if self._handle is not None:
@@ -81,11 +81,11 @@ class HorovodCollective(Collective):
         tensor = torch.tensor([int(flag)], dtype=torch.int32)
         self._handle = self._hvd.allreduce_async(tensor, op=self._ops["max"], name=self._name())
 
-    def _poll(self) -> bool:
+    def _poll(self) -> int:
         if self._handle is None:
-            return False
+            return 0
         handle, self._handle = self._handle, None
-        return bool(self._hvd.synchronize(handle).item())
+        return int(self._hvd.synchronize(handle).item())
 
     def local(self) -> tuple[int, int]:
         """What Horovod says of this host."""

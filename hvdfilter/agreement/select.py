@@ -53,6 +53,7 @@ def select(
     *,
     groups: NDArray[Any] | None = None,
     weights: NDArray[Any] | None = None,
+    error: Exception | None = None,
 ) -> NDArray[np.bool_]:
     """Which samples of this rank's block are among the ``keep`` largest keys of all; collective.
 
@@ -64,10 +65,10 @@ def select(
         weights: integers [n] >= 0, what keeping a sample costs. ``keep`` is then a budget of
             weight: samples are taken by (key descending, id ascending) for as long as their summed
             weight stays within it.
+        error: what this rank has to report, if anything: all ranks then raise it.
 
     Returns bool [n]. Errors are raised on every rank, as by `agree`.
     """
-    error: Exception | None = None
     budget = np.zeros(1, np.int64)
     values = np.empty(0, np.float32)
     try:
@@ -83,7 +84,7 @@ def select(
         if groups is None and weights is None and budget[0] > blocks.num_samples:
             raise InputError(f"keep is {int(budget[0])} but there are {blocks.num_samples} samples")
     except InputError as caught:
-        error = caught
+        error = error or caught
     fingerprint = int.from_bytes(hashlib.sha256(budget.tobytes()).digest()[:7], "little")
     form = (groups is not None) + 2 * (weights is not None)
     validate(

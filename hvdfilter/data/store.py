@@ -1,7 +1,7 @@
 """Encoded images at random access: a list in memory, or one file of them in a cache folder.
 
 Parquet compresses rows in groups, so one sample costs a whole group to read. A set that does not
-fit in memory is therefore copied once to `$HVDFILTER_CACHE` (else `$XDG_CACHE_HOME/hvdfilter`,
+fit in memory is therefore copied once to `$HVDFILTER_DATA_CACHE` (else `$XDG_CACHE_HOME/hvdfilter`,
 else `~/.cache/hvdfilter`; best a node-local disk), and all ranks of a node read it from there.
 
 Layout: the images one after another, their count + 1 little-endian int64 offsets, the count as
@@ -112,13 +112,13 @@ def store(images: Iterable[bytes], identity: str, rows: Rows) -> Stored:
     except OSError as error:
         raise InputError(
             f"{folder}: the cache for a large data set cannot be written "
-            f"({error.strerror or error}); set HVDFILTER_CACHE to a folder with room for it."
+            f"({error.strerror or error}); set HVDFILTER_DATA_CACHE to a folder with room for it."
         ) from error
     return Stored(path, rows)
 
 
 def _cache_folder() -> Path:
-    named = os.environ.get("HVDFILTER_CACHE")
+    named = os.environ.get("HVDFILTER_DATA_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(named or Path(home, "hvdfilter")).expanduser()
 

@@ -1,14 +1,15 @@
 """What a policy is: it turns the history of one rank's samples into keys and a budget.
 
-A policy never communicates and never sees a sample it does not own; it states which scores it
-needs, and `plan` returns a `Plan` from which the agreement makes the global mask. Because keys
-are a function of (seed, epoch, id, score) alone, the mask is the same on any number of ranks.
+A policy never sees a sample it does not own, and all it learns of the others is a mean or a
+quantile. It states which scores it needs, and `plan` returns a `Plan` from which the agreement
+makes the global mask. Because keys are a function of (seed, epoch, id, score) alone, the mask is
+the same on any number of ranks.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -24,12 +25,14 @@ class Plan:
     """Which samples of this rank's block to keep: the globally `keep` largest keys, or `always`.
 
     key: float32 [n], larger is more important; no NaN. keep: the global budget, 0..N, the same
-    on every rank. always: bool [n] or None, samples kept whatever their key.
+    on every rank. always: bool [n] or None, samples kept whatever their key. groups: int [n] or
+    None; with them `keep` is an int64 [G] of one budget a group, such as one a class.
     """
 
     key: NDArray[np.float32]
-    keep: int
+    keep: int | NDArray[np.int64]
     always: NDArray[np.bool_] | None = None
+    groups: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class View:
     """What a policy sees when it plans an epoch: the samples this rank owns.
 
     `column(name)` gives the stored history of the block, `float32 [n]` or `bool [n]`; only the
-    columns the policy lists in `columns` are there.
+    columns the policy lists in `columns` are there. `mean(name)` and `quantiles(name, q)` are over
+    the samples of all ranks and collective: a plan calls them on every rank or on none. labels:
+    int [n], or None where the filter was given none.
     """
 
     epoch: int
@@ -47,6 +52,9 @@ class View:
     stop: int
     seed: int
     column: Callable[[str], NDArray[Any]]
+    mean: Callable[[str], float]
+    quantiles: Callable[[str, Iterable[float]], NDArray[np.float32]]
+    labels: NDArray[Any] | None = None
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -51,7 +51,8 @@ class Kakurenbo(Policy):
 
     def plan(self, view: View) -> Plan:
         """Candidates of lowest loss; those not learnt, or of a stale score, are moved back."""
-        candidates = share_of(self.cap(view.epoch, view.epochs), view.num_samples)
+        share = share_of(self.cap(view.epoch, view.epochs), view.num_samples)
+        candidates = min(share, view.num_samples - 1)
         if candidates == 0:
             return view.everything()
         learnt = view.column("correct") & (view.column("confidence") >= self.tau)

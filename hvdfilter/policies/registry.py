@@ -36,7 +36,7 @@ def get(name: str) -> type[Policy]:
     return _policies[name]
 
 
-def make(name: str, **options: Any) -> Policy:
+def make(name: str, /, **options: Any) -> Policy:
     """Build the policy `name` with `options`.
 
     Raises `InputError` for an unknown name or option (with the nearest one that exists), an

@@ -16,13 +16,17 @@ COST_PARTS = {
     "rescoring": "re-scoring hidden samples",
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
+    "waiting": "waiting for the slowest rank",
     "scoring": "scoring (inside the passes above)",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
 }
 OVERHEAD = ("scoring", "exchange", "agreement")
 # What two runs must share for their results to be comparable.
-SAME_WORK = ("data", "model", "epochs", "batch_size", "limit", "lr")
+SAME_WORK = (
+    *("data", "model", "epochs", "batch_size", "limit", "seed"),
+    *("lr", "momentum", "weight_decay", "warmup_epochs"),
+)
 
 
 @dataclass(frozen=True)

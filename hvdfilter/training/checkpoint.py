@@ -53,7 +53,9 @@ def read(path: Path, world: World) -> dict[str, Any]:
             data = path.read_bytes()
             _metadata(data, path)
         except FileNotFoundError:
-            error = InputError(f"there is no checkpoint {path}: start without --resume")
+            error = InputError(
+                f"there is no checkpoint {path}: the run has not finished its first epoch"
+            )
         except OSError as failed:
             error = InputError(f"checkpoint {path} cannot be read: {failed.strerror}")
         except InputError as foreign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class TrainConfig:
     lr: peak learning rate for 256 samples a step; scaled linearly with the global batch.
     momentum: of SGD with Nesterov's form.
     weight_decay: of all weights but biases and normalisation.
-    warmup_epochs: epochs of linear warm-up from a tenth of the peak rate.
+    warmup_epochs: epochs of linear warm-up from a tenth of the peak rate; by default a tenth of
+        all epochs, at most 5.
     seed: of initialisation, order, augmentation and every policy.
     limit: use only the first samples of the training and test sets.
     workers: processes that load data on each rank; 0 loads in the training process.
@@ -41,7 +43,7 @@ class TrainConfig:
     lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    warmup_epochs: float = 3.0
+    warmup_epochs: float | None = None
     seed: int = 0
     limit: int | None = None
     workers: int = 0
@@ -56,18 +58,23 @@ class TrainConfig:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit} must be at least 1 sample")
-        if not self.lr > 0:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
             raise InputError(f"lr={self.lr} must be positive")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} must be in [0, 1)")
-        if self.weight_decay < 0:
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise InputError(f"weight_decay={self.weight_decay} must not be negative")
-        if not 0 <= self.warmup_epochs < self.epochs:
+        if not 0 <= self.warmup < self.epochs:
             raise InputError(
                 f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}"
             )
         if self.resume and self.name is None:
             raise InputError("resume=true needs the name of the run to continue: add --name NAME")
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up, given or by default."""
+        return min(5, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON and YAML can hold it."""

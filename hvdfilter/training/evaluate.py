@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 from hvdfilter import scoring
 from hvdfilter.data import Normalize
+from hvdfilter.errors import InputError
+from hvdfilter.filter import name_ids
 from hvdfilter.world import World
 
 
@@ -24,9 +26,13 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     counts = torch.zeros(2, dtype=torch.int64, device=world.device)
     with world.collective.errors_shared(), torch.no_grad():
-        for _, x, y in loader:
+        for ids, x, y in loader:
             x, y = x.to(world.device), y.to(world.device)
-            scores = scoring.score(model(prepare(x)), y)
+            try:
+                scores = scoring.score(model(prepare(x)), y)
+                scoring.check(scores)
+            except InputError as refused:
+                raise InputError(f"evaluation: {name_ids(refused, ids)}") from None
             loss += scores.loss.double().sum()
             counts[0] += scores.correct.sum()
             counts[1] += len(y)

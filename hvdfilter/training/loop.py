@@ -56,7 +56,7 @@ def train(
         config.check()
         policies.make(config.policy, **config.policy_options)
     trainer = Trainer(config, world)
-    with Watch(world) as watch:
+    with Watch() as watch:
         return trainer.run(watch, progress, report)
 
 
@@ -74,11 +74,13 @@ class Trainer:
             labels=self.train_set.labels,
             seed=config.seed,
         )
-        self.folder = RunFolder.open(config, world)
         self.model, self.prepare = self._build_model()
         self.optimizer, self.peak_lr = self._build_optimizer()
         self.sampler = self.filter.sampler()
         self.loader = self._loader(self.train_set, self.sampler)
+        mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
+        self.test_loader = self._loader(self.test_set, mine)
+        self.folder = RunFolder.open(config, world)  # last: a mistake above leaves no folder
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self._resumed_at = 0
         if config.resume:
@@ -92,25 +94,25 @@ class Trainer:
             started = time.perf_counter()
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
-            train_seconds = self._train_epoch(watch, progress)
+            self._train_epoch(watch, progress, started)
             ring.average_buffers(self.model, self.world)
             if self.filter.policy.rescores and self.filter.hidden:
                 self._rescore()
             self.filter.end_epoch()
             record = self._record()
-            self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-            self._resumed_at = 0
-            with self.filter.costs.measure("checkpoint"):
-                self._save()
-            seconds, record["bytes_sent"] = self.filter.costs.take()
-            total = time.perf_counter() - started
-            # "scoring" is spent inside the training and re-scoring passes, and is part of them.
-            record["seconds"] = {"total": total, "training": train_seconds, **seconds}
+            # Parts overlap: "scoring" is spent inside the training and re-scoring passes, and
+            # "checkpoint" is the one that the epoch before left.
+            self.filter.costs.add("total", time.perf_counter() - started)
+            record["seconds"], record["bytes_sent"] = self.filter.costs.take()
             self.folder.append(record)
             report(record)
+            self.epoch, self.step, self.loss_sum, self._resumed_at = self.epoch + 1, 0, 0.0, 0
+            with self.filter.costs.measure("checkpoint"):
+                self._save()
+            self.filter.costs.add("total", self.filter.costs.seconds["checkpoint"])
         return Result(self.folder.path, record)
 
-    def _train_epoch(self, watch: Watch, progress: Progress) -> float:
+    def _train_epoch(self, watch: Watch, progress: Progress, epoch_started: float) -> None:
         config, device = self.config, self.world.device
         started = time.perf_counter()
         self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
@@ -128,12 +130,16 @@ class Trainer:
             loss_sum += loss.detach() * len(ids)
             self.step += 1
             progress(self.epoch, self.step, steps)
-            if self.step < steps and watch.agreed():
+            if watch.signalled:
+                self.filter.request_stop()
+            if self.filter.stopping and self.step < steps:
                 self.loss_sum = loss_sum.item()
+                self.filter.costs.add("training", time.perf_counter() - started)
+                self.filter.costs.add("total", time.perf_counter() - epoch_started)
                 self._save()
                 raise Preempted(self.folder.path)
         self.loss_sum = loss_sum.item()
-        return time.perf_counter() - started
+        self.filter.costs.add("training", time.perf_counter() - started)
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler())
@@ -143,9 +149,7 @@ class Trainer:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
         world, config, mask = self.world, self.config, self.filter.mask
         with self.filter.costs.measure("evaluation"):
-            mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
-            loader = self._loader(self.test_set, mine)
-            test_loss, accuracy = evaluate(self.model, loader, self.prepare, world)
+            test_loss, accuracy = evaluate(self.model, self.test_loader, self.prepare, world)
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
         steps_full = _steps(shard, config.batch_size)
@@ -167,6 +171,7 @@ class Trainer:
             "ranks": world.size,
             "gradient_bytes": self.step * gradient_bytes,
             "gradient_bytes_saved": saved * gradient_bytes,
+            # One a parameter tensor a step, as they are handed to Horovod, which fuses them.
             "allreduce_calls": self.step * tensors,
             "allreduce_calls_saved": saved * tensors,
         }
@@ -208,7 +213,7 @@ class Trainer:
         return optimizer, peak
 
     def _set_rate(self, progress: float) -> None:
-        factor = schedule(progress, self.config.epochs, self.config.warmup_epochs)
+        factor = schedule(progress, self.config.epochs, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
 
@@ -224,7 +229,9 @@ class Trainer:
             "filter": self.filter.state_dict(consumed),
             "epoch": self.epoch,
             "step": self.step,
-            "loss_sum": self.loss_sum,
+            "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
+            "seconds": dict(self.filter.costs.seconds),
+            "bytes_sent": dict(self.filter.costs.bytes),
         }
         checkpoint.write(self.folder.checkpoint, state, self.world)
 
@@ -237,7 +244,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.filter.load_state_dict(state["filter"])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum = state["loss_sum"]
+        self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
+        if self.step > 0:  # the part of the epoch that is done has had its costs
+            self.filter.costs.restore(state["seconds"], state["bytes_sent"])
         self.folder.forget_after(self.epoch)
 
 

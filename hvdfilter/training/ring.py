@@ -13,11 +13,12 @@ from hvdfilter.world import World, horovod
 
 
 def distribute(
-    optimizer: torch.optim.Optimizer, model: torch.nn.Module, world: World
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, world: World, fp16: bool = False
 ) -> torch.optim.Optimizer:
     """Wrap `optimizer` so that its step averages the gradients over the ranks.
 
-    Raises `WorldError` when there are several ranks and no Horovod to train them.
+    fp16: they travel in half precision. Raises `WorldError` when there are several ranks and no
+    Horovod to train them.
     """
     hvd = horovod()
     if world.size == 1:
@@ -27,7 +28,11 @@ def distribute(
             f"{world.size} ranks train together through Horovod, which is not installed here: "
             "run `make setup`, or start a single process"
         )
-    return hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    return hvd.DistributedOptimizer(
+        optimizer,
+        named_parameters=model.named_parameters(),
+        compression=hvd.Compression.fp16 if fp16 else hvd.Compression.none,
+    )
 
 
 def broadcast(model: torch.nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:

@@ -7,6 +7,7 @@ number, a named one must be resumed or renamed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,19 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
 
     def forget_after(self, epoch: int) -> None:
-        """Drop the metrics of `epoch` and later, which a resumed run computes again."""
-        if self._world.rank == 0 and self.metrics.exists():
-            kept = [record for record in read_metrics(self.path) if record["epoch"] < epoch]
-            self.metrics.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        """Collective. Drop the metrics of `epoch` and later, which a resumed run computes again.
+
+        A last line that a kill cut short is dropped too; it belongs to such an epoch.
+        """
+        with self._world.collective.errors_shared():
+            if self._world.rank == 0 and self.metrics.exists():
+                text = self.metrics.read_text()
+                whole = text[: text.rfind("\n") + 1]
+                records = _parse(whole, self.metrics)
+                aside = self.metrics.with_suffix(".writing")
+                kept = [json.dumps(record) + "\n" for record in records if record["epoch"] < epoch]
+                aside.write_text("".join(kept))
+                os.replace(aside, self.metrics)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -62,8 +72,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise InputError(f"{run} is not a run folder: it has no metrics.jsonl")
+    return _parse(path.read_text(), path)
+
+
+def _parse(text: str, path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in text.splitlines()]
     except ValueError as broken:
         raise InputError(f"{path} is damaged: {broken}") from None
 
@@ -81,8 +95,9 @@ def read_config(run: Path) -> dict[str, Any]:
 def _claim(config: TrainConfig) -> Path:
     try:
         config.runs.mkdir(parents=True, exist_ok=True)
-        if config.resume and config.name is not None and (config.runs / config.name).exists():
-            path = config.runs / config.name
+        # A folder without a configuration was cut off as it was made: it is taken over.
+        path = config.runs / (config.name or "")
+        if config.resume and (path / "config.yaml").exists():
             _same_run(read_config(path), config.plain())
             return path
         path = _create(config)
@@ -98,7 +113,7 @@ def _claim(config: TrainConfig) -> Path:
 def _create(config: TrainConfig) -> Path:
     if config.name is not None:
         try:
-            (config.runs / config.name).mkdir()
+            (config.runs / config.name).mkdir(exist_ok=config.resume)
         except FileExistsError:
             raise InputError(
                 f"run {config.runs / config.name} exists: continue it with --resume true, or "

@@ -14,6 +14,8 @@ import torch
 from hvdfilter import models, scoring
 from hvdfilter.agreement import KeepMask, ScoreBook
 from hvdfilter.data import Normalize, make_loader, open_dataset
+from hvdfilter.errors import InputError
+from hvdfilter.filter import name_ids
 from hvdfilter.training import checkpoint
 from hvdfilter.training.run_folder import read_config
 from hvdfilter.training.sampler import ShardSampler
@@ -44,7 +46,12 @@ def score_run(run: Path) -> Path:
     book = ScoreBook(len(images), COLUMNS, world.collective)
     with world.collective.errors_shared(), torch.no_grad():
         for ids, x, y in make_loader(images, shard, config["batch_size"], config["workers"]):
-            book.observe(ids, scoring.score(forward(x.to(world.device)), y.to(world.device)))
+            try:
+                scores = scoring.score(forward(x.to(world.device)), y.to(world.device))
+                scoring.check(scores)
+            except InputError as refused:
+                raise name_ids(refused, ids) from None
+            book.observe(ids, scores)
     book.exchange()
     columns = book.gather()
     path = run / "scores.npz"

@@ -33,7 +33,7 @@ def _encoded(tmp_path, count=12):
 
 def test_workers_decode_and_give_the_same_batches(tmp_path, monkeypatch):
     # The only test that starts worker processes of this loader: they import torch anew, seconds.
-    monkeypatch.setenv("HVDFILTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HVDFILTER_DATA_CACHE", str(tmp_path))
     pixels, pictures, rows, labels, description = _encoded(tmp_path)
     images = EncodedImages(store(pictures, "x", rows), labels, description, False)
     state = torch.random.get_rng_state()
@@ -52,7 +52,7 @@ def test_sets_in_memory_start_no_workers():
 
 
 def test_store_is_written_once_and_survives(tmp_path, monkeypatch):
-    monkeypatch.setenv("HVDFILTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HVDFILTER_DATA_CACHE", str(tmp_path / "cache"))
     _, pictures, rows, _, _ = _encoded(tmp_path)
     first = store(pictures, "identity", rows)
 

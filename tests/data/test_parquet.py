@@ -72,7 +72,7 @@ def test_other_column_names_and_plain_bytes(tmp_path):
 
 
 def test_large_sets_are_decoded_on_access(tmp_path, monkeypatch):
-    monkeypatch.setenv("HVDFILTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HVDFILTER_DATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(encoded, "MEMORY_LIMIT", 1000)
     _write(tmp_path / "train-0.parquet", _pictures(0, 13), LABELS[:13])
     _write(tmp_path / "train-1.parquet", _pictures(13, 30), LABELS[13:])

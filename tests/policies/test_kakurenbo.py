@@ -10,9 +10,13 @@ from hvdfilter.errors import InputError
 from hvdfilter.policies import View, make
 
 
+def no_statistic(*_: object) -> float:
+    raise AssertionError("KAKURENBO asks for no statistic")
+
+
 def view(columns: dict[str, np.ndarray], epoch: int, epochs: int) -> View:
     n = len(columns["loss"])
-    return View(epoch, epochs, n, 0, n, 0, columns.__getitem__)
+    return View(epoch, epochs, n, 0, n, 0, columns.__getitem__, no_statistic, no_statistic)
 
 
 def hidden_by_hand(columns: dict[str, np.ndarray], fraction: float, tau: float) -> set[int]:

@@ -26,7 +26,7 @@ def test_own_policy_is_found_by_name_with_its_options() -> None:
             return policies.Plan(key, int(-(-view.num_samples // self.step)))
 
     policy = policies.make("test-even-ids", step=3)
-    plan = policy.plan(policies.View(0, 1, 10, 0, 10, 0, {}.__getitem__))
+    plan = policy.plan(policies.View(0, 1, 10, 0, 10, 0, *[{}.__getitem__] * 3))
     assert (plan.keep, plan.key.tolist()) == (4, [1, 0, 0] * 3 + [1])
     assert "test-even-ids" in policies.available()
 

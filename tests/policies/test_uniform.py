@@ -10,7 +10,7 @@ from hvdfilter.policies import View, make
 
 
 def kept(policy: str, n: int, epoch: int, seed: int = 0, **options: float) -> np.ndarray:
-    view = View(epoch, 10, n, 0, n, seed, {}.__getitem__)
+    view = View(epoch, 10, n, 0, n, seed, {}.__getitem__, {}.__getitem__, {}.__getitem__)
     plan = make(policy, **options).plan(view)
     return select(plan.key, plan.keep, Blocks(n, 1), SoloCollective())
 
