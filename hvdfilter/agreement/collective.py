@@ -28,8 +28,13 @@ __all__ = [
 ]
 
 
-WAIT_INTERVAL = 2e-4
-"""Seconds between two looks of a rank that waits asleep."""
+# A rank that spins in MPI uses up its share of its core. Where ranks and Horovod's threads, which
+# spin too, outnumber the cores, the one that everybody waits for then has to wait for the scheduler
+# (8 ms here, 30 times the whole agreement). So a small message is waited for like this: look
+# without pause for about as long as a network takes, then sleep between looks.
+PATIENT_BYTES = 1 << 16
+SPIN_SECONDS = 5e-5
+SLEEP_SECONDS = 5e-5
 
 
 class SoloCollective(Collective):
@@ -88,19 +93,23 @@ class MPICollective(Collective):
 
     def _reduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
-        self._comm.Allreduce(array, result, self._ops[op])
+        start = self._comm.Iallreduce if array.nbytes <= PATIENT_BYTES else self._comm.Allreduce
+        _finish(start(array, result, self._ops[op]))
         return result
 
     def _exscan(self, array: Array) -> Array:
         result = np.zeros_like(array)
-        self._comm.Exscan(array, result)
+        start = self._comm.Iexscan if array.nbytes <= PATIENT_BYTES else self._comm.Exscan
+        _finish(start(array, result))
         if self.rank == 0:  # MPI leaves the first rank's buffer undefined
             result[...] = 0
         return result
 
     def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
         result = np.empty(sum(counts), np.uint8)
-        self._comm.Allgatherv([data, self._byte], [result, list(counts), self._byte])
+        patient = result.nbytes <= PATIENT_BYTES
+        start = self._comm.Iallgatherv if patient else self._comm.Allgatherv
+        _finish(start([data, self._byte], [result, list(counts), self._byte]))
         return result
 
     def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
@@ -110,16 +119,15 @@ class MPICollective(Collective):
 
     def _bcast(self, data: Array, root: int) -> Array:
         buffer = data.copy()
-        self._comm.Bcast([buffer, self._byte], root)
+        start = self._comm.Ibcast if buffer.nbytes <= PATIENT_BYTES else self._comm.Bcast
+        _finish(start([buffer, self._byte], root))
         return buffer
 
     def _barrier(self) -> None:
         self._comm.Barrier()
 
     def _wait(self) -> None:
-        request = self._comm.Ibarrier()
-        while not request.Test():
-            time.sleep(WAIT_INTERVAL)
+        _finish(self._comm.Ibarrier())
 
     def local(self) -> tuple[int, int]:
         """Rank and number of ranks that share memory with this one; collective."""
@@ -155,6 +163,16 @@ class MPICollective(Collective):
         """Complete a posted flag and free the communicator; collective."""
         self._poll()
         self._comm.Free()
+
+
+def _finish(request: Any) -> None:
+    """Wait for a non-blocking operation; None, of a blocking one, is finished already."""
+    if request is None:
+        return
+    patience = time.perf_counter() + SPIN_SECONDS
+    while not request.Test():
+        if time.perf_counter() > patience:
+            time.sleep(SLEEP_SECONDS)
 
 
 def mpi_collective(comm: Any = None) -> MPICollective:
