@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -33,23 +34,23 @@ try:
                     y[2] = 7
                 else:
                     x[2, 0] = float("nan")
-                print("bad", bad, flush=True)
+                print(f"bad {bad} ", flush=True)
             optimizer.zero_grad()
             filt.loss(model(x), y, batch).backward()
             optimizer.step()
     print("finished", flush=True)
 except hf.InputError as error:
-    print("caught", world.rank, error, flush=True)
+    print(f"caught {world.rank} {error}", flush=True)
 """
 
 
 @pytest.mark.parametrize("kind", ["nan", "label", "last"])
 def test_a_bad_batch_on_one_rank_raises_on_all_and_names_the_id(kind: str) -> None:
     out = check_ranks(BAD_BATCH, 3, kind)
-    bad = next(line.split()[1] for line in out.splitlines() if line.startswith("bad"))
-    caught = sorted(line for line in out.splitlines() if line.startswith("caught"))
-    assert [line.split()[1] for line in caught] == ["0", "1", "2"]
-    assert all(f"rank 1: sample id {bad}" in line for line in caught)
+    # Ranks write to one pipe, and two lines may come out as one.
+    bad = re.search(r"bad (\d+)", out)
+    caught = sorted(re.findall(r"caught (\d) rank 1: sample id (\d+)", out))
+    assert bad is not None and caught == [(rank, bad[1]) for rank in "012"], out
     assert "finished" not in out
 
 
@@ -60,11 +61,11 @@ def test_filters_that_disagree_are_refused_on_all_ranks() -> None:
         try:
             hf.Filter(100, "random", epochs=3, seed=world.rank // 2)
         except hf.InputError as error:
-            print(world.rank, error, flush=True)
+            print(f"{world.rank} {error}", flush=True)
     """
-    lines = sorted(check_ranks(program, 3).splitlines())
-    assert [line[0] for line in lines] == ["0", "1", "2"]
-    assert all("rank 2: Filter was given" in line and "seed=1" in line for line in lines)
+    out = check_ranks(program, 3)
+    assert sorted(re.findall(r"(\d) rank 2: Filter was given", out)) == ["0", "1", "2"], out
+    assert out.count("seed=1") == 3
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,6 @@ def test_rates_are_scaled_once_under_horovods_optimizer() -> None:
         scale.scale = 4.0
         weight.sum().backward()
         optimizer.step()
-        print(weight.item(), optimizer.param_groups[0]["lr"], flush=True)
+        print(f"{weight.item()} {optimizer.param_groups[0]['lr']}", flush=True)
     """
-    assert check_ranks(program, 2).splitlines() == ["-2.0 0.5"] * 2
+    assert check_ranks(program, 2).count("-2.0 0.5") == 2
