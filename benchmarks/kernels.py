@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import datetime
 import importlib.metadata
 import math
 import platform
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
@@ -87,7 +89,7 @@ def main() -> None:
                 bench.linear(size, dtype)
     if "grad_norm" in options.what:
         bench.grad_norm()
-    for line in targets(bench.rows):
+    for line in targets(bench.rows, bench.memory):
         print(line)
     write(bench, out)
 
@@ -99,6 +101,7 @@ class Bench:
         self.device, self.rounds, self.compiled = device, rounds, compiled
         self.bandwidth = copy_bandwidth(device, rounds)
         self.rows: list[Row] = []
+        self.memory: dict[str, int] = {}
 
     def describe(self) -> str:
         """Device, versions and commit: what a figure is worth nothing without."""
@@ -112,7 +115,7 @@ class Bench:
         return (
             f"{name}, {torch.get_num_threads()} threads, kernels {native.kernels()}, "
             f"torch {torch.__version__}, Python {platform.python_version()}, "
-            f"commit {git.stdout.strip() or 'unknown'}, copy {self.bandwidth / 1e9:.1f} GB/s"
+            f"{datetime.date.today()}, commit {git.stdout.strip() or 'unknown'}, copy {self.bandwidth / 1e9:.1f} GB/s"
         )
 
     def logits(self, what: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -150,6 +153,12 @@ class Bench:
             return kernel_cases.grad_norm(images, labels)
 
         self.measure("grad_norm", "64x3x32x32", torch.float32, variants, 0, ROTATED_BYTES)
+        if self.device.type == "cpu":
+            for variant in ("hvdfilter", "plain backward, no norms"):
+                self.memory[variant] = peak_memory(variant)
+                print(
+                    f"  {variant:30s} {self.memory[variant] / 1e6:10.1f} MB at its peak, over the start"
+                )
 
     def measure(
         self,
@@ -161,6 +170,7 @@ class Bench:
         input_bytes: int,
     ) -> None:
         """Time all variants of a case, note their rows and print them."""
+        torch.compiler.reset()  # or its limit on recompilations would leave later shapes eager
         if self.device.type == "cuda":
             copies = [variants() for _ in range(max(1, math.ceil(ROTATED_BYTES / input_bytes)))]
             works = {name: [copy[name] for copy in copies] for name in copies[0]}
@@ -198,7 +208,29 @@ def processor() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
-def targets(rows: list[Row]) -> list[str]:
+PEAK = """
+import sys, torch
+from benchmarks import kernel_cases
+def now(key):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(key + ":"))
+torch.set_num_threads({threads})
+step = kernel_cases.grad_norm(torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,)))[{variant!r}]
+start = now("VmRSS")
+step()
+print(1024 * (now("VmHWM") - start))
+"""
+
+
+def peak_memory(variant: str) -> int:
+    """Bytes that one step of `grad_norm` adds to a fresh process at its peak."""
+    code = PEAK.format(threads=torch.get_num_threads(), variant=variant)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
     """The figures promised in README.md, with what was measured, for float32 on a CPU."""
     time = {(r.what, r.variant, r.shape, r.dtype): r.p50 for r in rows if r.device == "cpu"}
     lines = []
@@ -227,6 +259,9 @@ def targets(rows: list[Row]) -> list[str]:
         line("train / torch without scores, geometric mean", mean(train), 0.6)
     if norms := ratios("grad_norm", "plain backward, no norms") if _has(rows, "grad_norm") else []:
         line("GradNorm / a plain backward", max(norms), 1.4)
+    if memory:
+        ratio = memory["hvdfilter"] / memory["plain backward, no norms"]
+        line("GradNorm / a plain backward, peak memory", ratio, 1.3)
     wide = [
         time[r.what, r.variant, r.shape, "bfloat16"] / r.p50
         for r in rows
