@@ -115,7 +115,8 @@ class Bench:
         return (
             f"{name}, {torch.get_num_threads()} threads, kernels {native.kernels()}, "
             f"torch {torch.__version__}, Python {platform.python_version()}, "
-            f"{datetime.date.today()}, commit {git.stdout.strip() or 'unknown'}, copy {self.bandwidth / 1e9:.1f} GB/s"
+            f"{datetime.date.today()}, commit {git.stdout.strip() or 'unknown'}, "
+            f"copy {self.bandwidth / 1e9:.1f} GB/s"
         )
 
     def logits(self, what: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -156,9 +157,8 @@ class Bench:
         if self.device.type == "cpu":
             for variant in ("hvdfilter", "plain backward, no norms"):
                 self.memory[variant] = peak_memory(variant)
-                print(
-                    f"  {variant:30s} {self.memory[variant] / 1e6:10.1f} MB at its peak, over the start"
-                )
+                peak = self.memory[variant] / 1e6
+                print(f"  {variant:30s} {peak:10.1f} MB at its peak, over the start")
 
     def measure(
         self,
@@ -310,10 +310,12 @@ def plot(rows: list[Row], path: Path) -> bool:
         variants = list(dict.fromkeys(r.variant for r in mine))
         for k, variant in enumerate(variants):
             heights = [r.p50 * 1e3 for r in mine if r.variant == variant]
-            places = [i + 0.8 * (k / len(variants)) for i in range(len(heights))]
-            axis.bar(places, heights, 0.8 / len(variants), align="edge", label=variant)
+            places = [i + 0.6 * (k / len(variants) - 0.4) for i in range(len(heights))]
+            axis.plot(places, heights, "o", label=variant)  # a bar has no foot on a log scale
         axis.set_yscale("log")
-        axis.set_xticks([i + 0.4 for i in range(len(shapes))], shapes)
+        axis.grid(axis="y", which="both", alpha=0.3)
+        axis.set_xlim(-0.6, len(shapes) - 0.1)
+        axis.set_xticks(range(len(shapes)), shapes)
         axis.set_ylabel("ms")
         axis.set_title(f"{group[0]}, {group[1]}", loc="left", fontsize=10)
         axis.legend(fontsize=7)
