@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks import latency_model
+from benchmarks.machine import describe
 from hvdfilter.agreement import (
     Blocks,
     Collective,
@@ -74,6 +75,7 @@ def main() -> None:
     print_targets(rows, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with open(options.out, "w", newline="") as file:
+        file.write(f"# {describe(torch.device('cpu'))}\n")
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import importlib.metadata
 import math
-import platform
 import subprocess
 import sys
 import warnings
@@ -28,8 +26,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import kernel_cases
+from benchmarks.machine import describe
 from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
-from hvdfilter import native
 from hvdfilter.version import __version__
 
 SHAPES = {
@@ -104,20 +102,8 @@ class Bench:
         self.memory: dict[str, int] = {}
 
     def describe(self) -> str:
-        """Device, versions and commit: what a figure is worth nothing without."""
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else processor()
-        git = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-        )
-        return (
-            f"{name}, {torch.get_num_threads()} threads, kernels {native.kernels()}, "
-            f"torch {torch.__version__}, Python {platform.python_version()}, "
-            f"{datetime.date.today()}, commit {git.stdout.strip() or 'unknown'}, "
-            f"copy {self.bandwidth / 1e9:.1f} GB/s"
-        )
+        """Device, versions, date and commit, and the bandwidth that shares are of."""
+        return f"{describe(self.device)}, copy {self.bandwidth / 1e9:.1f} GB/s"
 
     def logits(self, what: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
         """One shape of `score` or `train`."""
@@ -195,17 +181,6 @@ class Bench:
             what, variant, shape, str(dtype).removeprefix("torch."), str(self.device), version,
             t.p20, t.p50, t.p80, moved, moved / t.p50 / self.bandwidth,
         )  # fmt: skip
-
-
-def processor() -> str:
-    """The CPU's own name for itself."""
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (info.read_text().splitlines() if info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 PEAK = """
