@@ -316,7 +316,7 @@ class Filter:
         )
 
     def _wait(self) -> None:
-        """Sleep until all ranks are here, so that the parts that follow are not charged for it."""
+        """Wait for all ranks, so that the parts that follow are not charged for the slowest."""
         with self.costs.measure("waiting"):
             self.world.collective.wait()
 

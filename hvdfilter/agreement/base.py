@@ -246,11 +246,7 @@ class Collective(ABC):
         self.share_error(caught)
 
     def wait(self) -> None:
-        """A barrier that sleeps: for waits that may be long, as while one rank writes a file.
-
-        A rank that spins in MPI uses up its share of the core, and the collective after it then
-        waits for the scheduler wherever ranks and Horovod's threads outnumber the cores.
-        """
+        """A barrier that gives way to other threads, for waits that may be long."""
         with self._counted(0):
             self._wait()
 
