@@ -288,6 +288,8 @@ def plot(rows: list[Row], path: Path) -> bool:
             places = [i + 0.6 * (k / len(variants) - 0.4) for i in range(len(heights))]
             axis.plot(places, heights, "o", label=variant)  # a bar has no foot on a log scale
         axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low / 2, high * 2)  # or two points 3 % apart would span the axis
         axis.grid(axis="y", which="both", alpha=0.3)
         axis.set_xlim(-0.6, len(shapes) - 0.1)
         axis.set_xticks(range(len(shapes)), shapes)
