@@ -97,13 +97,17 @@ HVD_FN RowScore<D> finish(D m, D t1, D t2, D zy) {
   return row;
 }
 
-// Why the sums cannot be trusted: a NaN logit makes t1 NaN, and so does +inf unless it is the
-// target's own. A row of nothing but -inf has no softmax.
+// Whether the sums can be trusted, a bool or a mask of lanes: a NaN logit makes t1 or zy NaN, and
+// so does +inf unless it is the target's own. A row of nothing but -inf has no softmax: its gap is
+// NaN.
 template <class D>
-HVD_FN BadRow check_sums(D m, D t1, D zy) {
-  const bool good = t1 >= 0 && zy < D(INFINITY) && m < D(INFINITY) &&
-                    (zy > -D(INFINITY) || m > -D(INFINITY));
-  return good ? kGoodRow : kBadLogits;
+HVD_FN auto good_sums(D m, D t1, D zy) {
+  const D gap = zy - m;
+  return (t1 >= 0.0) & (zy < D{} + INFINITY) & (gap == gap);
+}
+
+HVD_FN BadRow check_sums(double m, double t1, double zy) {
+  return good_sums(m, t1, zy) ? kGoodRow : kBadLogits;
 }
 
 // Targets t that are spread over the classes: soft labels, label smoothing. The loss is

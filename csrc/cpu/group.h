@@ -15,6 +15,9 @@ constexpr int kIgnoredRow = -1;
 // The order of a first-bad-row word: see csrc/README.md. Larger than any row: none.
 constexpr int64_t kNoBadRow = INT64_MAX;
 
+// Terms of one chain of additions: see sums_of in wide.h.
+constexpr int64_t kRun = 8;
+
 struct alignas(64) Group {
   // The sweep's result, and what it needs.
   double m[W], t1[W], t2[W], zy[W];
@@ -27,41 +30,65 @@ struct alignas(64) Group {
   bool special;  // some row is ignored or bad
 };
 
-// Reads the labels of rows [first, first + count). Soft labels are wide.h's business.
+// W labels at once. False if one of them is not in [0, classes): a negative label, or what it
+// leaves of the last class, has its sign bit set.
+template <class T>
+HVD_FN bool read_plain_labels(const T* labels, int64_t classes, int32_t* y) {
+  uint64_t odd = 0;
+  for (int r = 0; r < W; r++) {
+    const uint64_t label = static_cast<uint64_t>(static_cast<int64_t>(labels[r]));
+    y[r] = static_cast<int32_t>(label);
+    odd |= label | (static_cast<uint64_t>(classes - 1) - label);
+  }
+  return odd >> 63 == 0;
+}
+
+// Reads the labels of rows [first, first + count). Soft labels are spread.h's business.
 HVD_FN void begin_group(const Rows& job, int64_t first, int count, int64_t all_classes, Group& g) {
   g.first = first;
   g.count = count;
   g.special = false;
   for (int r = 0; r < W; r++) {
     g.m[r] = g.t1[r] = g.t2[r] = g.zy[r] = 0;
-    g.y[r] = -1;
     g.state[r] = kGoodRow;
   }
+  const auto is_class = [&](int64_t label) __attribute__((always_inline)) {
+    return static_cast<uint64_t>(label) < static_cast<uint64_t>(all_classes);
+  };
+  if (count == W && all_classes == job.classes && !job.soft() && !is_class(job.ignore_index)) {
+    const bool plain =
+        job.label_code == kInt32
+            ? read_plain_labels(static_cast<const int32_t*>(job.labels) + first, all_classes, g.y)
+            : read_plain_labels(static_cast<const int64_t*>(job.labels) + first, all_classes, g.y);
+    if (plain) return;
+  }
+  for (int r = 0; r < W; r++) g.y[r] = -1;
   if (job.soft()) return;
   for (int r = 0; r < count; r++) {
     const int64_t label = job.label(first + r);
     const int64_t y = label - job.first_class;
-    if (static_cast<uint64_t>(label) < static_cast<uint64_t>(all_classes)) {
-      g.y[r] = y >= 0 && y < job.classes ? static_cast<int32_t>(y) : -1;
-    } else {
-      g.state[r] = label == job.ignore_index ? kIgnoredRow : kBadLabel;
-      g.special = true;
-    }
     // A label that is in range can be the one to ignore, too.
     if (label == job.ignore_index) {
-      g.y[r] = -1;
       g.state[r] = kIgnoredRow;
       g.special = true;
+    } else if (!is_class(label)) {
+      g.state[r] = kBadLabel;
+      g.special = true;
+    } else if (y >= 0 && y < job.classes) {
+      g.y[r] = static_cast<int32_t>(y);
     }
   }
 }
 
-// Out of line, so that there is one sequence of instructions and one result for equal sums.
-__attribute__((noinline)) static void finish_group(Group& g) {
+// From the sums to the scores. Returns whether all sums can be trusted. Out of line, so that there
+// is one sequence of instructions and one result for equal sums.
+__attribute__((noinline)) static bool finish_group(Group& g) {
   constexpr int kHalf = W / 2;
+  bool good = true;
   for (int h = 0; h < W; h += kHalf) {
-    const RowScore<VD> row = finish<VectorMath>(load_as<VD>(g.m + h), load_as<VD>(g.t1 + h),
-                                                load_as<VD>(g.t2 + h), load_as<VD>(g.zy + h));
+    const VD m = load_as<VD>(g.m + h), t1 = load_as<VD>(g.t1 + h), t2 = load_as<VD>(g.t2 + h);
+    const VD zy = load_as<VD>(g.zy + h);
+    const RowScore<VD> row = finish<VectorMath>(m, t1, t2, zy);
     store_as(g.loss + h, row.loss);
     store_as(g.grad_norm + h, row.grad_norm);
     store_as(g.confidence + h, row.confidence);
@@ -69,14 +96,13 @@ __attribute__((noinline)) static void finish_group(Group& g) {
     store_as(g.others + h, row.others);
     store_as(g.miss + h, row.miss);
     store_as(g.base + h, row.base);
+    good &= all_lanes(good_sums(m, t1, zy));
   }
+  return good;
 }
 
-// Marks the rows whose sums cannot be trusted.
-HVD_FN void check_group(Group& g) {
-  int bad = 0;
-  for (int r = 0; r < W; r++) bad |= check_sums(g.m[r], g.t1[r], g.zy[r]);
-  if (bad == 0 && g.count == W) return;
+// Notes the rows whose sums cannot be trusted.
+__attribute__((noinline)) static void find_bad_sums(Group& g) {
   for (int r = 0; r < g.count; r++) {
     const BadRow reason = check_sums(g.m[r], g.t1[r], g.zy[r]);
     if (g.state[r] == kGoodRow && reason != kGoodRow) {

@@ -31,8 +31,7 @@ HVD_FN void for_each_group(int64_t begin, int64_t end, int64_t step, F body) {
 
 // What follows the sweep, whichever it was.
 HVD_FN int64_t finish_sums(Group& g) {
-  check_group(g);
-  finish_group(g);
+  if (!finish_group(g)) find_bad_sums(g);
   return g.special ? mark_special(g) : kNoBadRow;
 }
 

@@ -78,6 +78,22 @@ HVD_FN VD sqrt(VD x) {
 #endif
 }
 
+// Whether all lanes of a comparison of VD hold.
+template <class M>
+HVD_FN bool all_lanes(M mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi64_mask(bits<__m512i>(mask)) == 0xff;
+#elif defined(__AVX2__)
+  return _mm256_movemask_pd(bits<__m256d>(mask)) == 0xf;
+#elif defined(__SSE2__)
+  return _mm_movemask_pd(bits<__m128d>(mask)) == 0x3;
+#else
+  bool all = true;
+  for (int l = 0; l < W / 2; l++) all &= mask[l] != 0;
+  return all;
+#endif
+}
+
 // Lists of lane numbers, as constants for the shuffles below: lane l of list F is F(l).
 #if HVD_VECTOR_BYTES == 64
 #define HVD_LANES(F, S)                                                                        \
@@ -119,26 +135,46 @@ HVD_FN float add_lanes(VF v) {
   return v[0];
 }
 
-// One level of a transposition: exchanges the off-diagonal S x S blocks of rows a and b.
-template <int S>
-HVD_FN void exchange(VF& a, VF& b) {
-  const VF low = HVD_SHUFFLE(a, b, HVD_LOW, S);
-  b = HVD_SHUFFLE(a, b, HVD_HIGH, S);
-  a = low;
-}
+// Within each block of four lanes: a0 b0 a1 b1 and a2 b2 a3 b3 (unpack of single lanes), a0 a1 b0 b1
+// and a2 a3 b2 b3 (of pairs). Then the even and the odd ones of the blocks of a and b.
+#define HVD_BLOCK(l) ((l) & ~3)
+#define HVD_LOW1(l, S) (HVD_BLOCK(l) + ((l) & 3) / 2 + ((l) & 1) * W)
+#define HVD_HIGH1(l, S) (HVD_LOW1(l, S) + 2)
+#define HVD_LOW2(l, S) (HVD_BLOCK(l) + ((l) & 1) + ((l) & 2) / 2 * W)
+#define HVD_HIGH2(l, S) (HVD_LOW2(l, S) + 2)
+#define HVD_EVEN(l, S) (2 * HVD_BLOCK(l) + ((l) & 3))
+#define HVD_ODD(l, S) (HVD_EVEN(l, S) + 4)
 
-template <int S>
-HVD_FN void exchange_all(VF (&rows)[W]) {
-  for (int i = 0; i < W; i++) {
-    if (!(i & S)) exchange<S>(rows[i], rows[i | S]);
-  }
-}
-
+// W x W, by shuffles that need no index vector.
 HVD_FN void transpose(VF (&rows)[W]) {
-  exchange_all<1>(rows);
-  exchange_all<2>(rows);
-  if constexpr (W >= 8) exchange_all<W >= 8 ? 4 : 1>(rows);
-  if constexpr (W == 16) exchange_all<W == 16 ? 8 : 1>(rows);
+  constexpr int kBlocks = W / 4;
+  VF x[W];  // x[4 i + k]: of column 4 q + k block q holds rows 4 i .. 4 i + 3
+  for (int i = 0; i < W; i += 4) {
+    const VF *r = rows + i;
+    const VF l0 = HVD_SHUFFLE(r[0], r[1], HVD_LOW1, 0), h0 = HVD_SHUFFLE(r[0], r[1], HVD_HIGH1, 0);
+    const VF l1 = HVD_SHUFFLE(r[2], r[3], HVD_LOW1, 0), h1 = HVD_SHUFFLE(r[2], r[3], HVD_HIGH1, 0);
+    x[i] = HVD_SHUFFLE(l0, l1, HVD_LOW2, 0);
+    x[i + 1] = HVD_SHUFFLE(l0, l1, HVD_HIGH2, 0);
+    x[i + 2] = HVD_SHUFFLE(h0, h1, HVD_LOW2, 0);
+    x[i + 3] = HVD_SHUFFLE(h0, h1, HVD_HIGH2, 0);
+  }
+  for (int k = 0; k < 4; k++) {
+    if constexpr (kBlocks == 1) rows[k] = x[k];
+    if constexpr (kBlocks == 2) {
+      rows[k] = HVD_SHUFFLE(x[k], x[4 + k], HVD_EVEN, 0);
+      rows[4 + k] = HVD_SHUFFLE(x[k], x[4 + k], HVD_ODD, 0);
+    }
+    if constexpr (kBlocks == 4) {
+      const VF e0 = HVD_SHUFFLE(x[k], x[4 + k], HVD_EVEN, 0);
+      const VF e1 = HVD_SHUFFLE(x[8 + k], x[12 + k], HVD_EVEN, 0);
+      const VF o0 = HVD_SHUFFLE(x[k], x[4 + k], HVD_ODD, 0);
+      const VF o1 = HVD_SHUFFLE(x[8 + k], x[12 + k], HVD_ODD, 0);
+      rows[k] = HVD_SHUFFLE(e0, e1, HVD_EVEN, 0);
+      rows[4 + k] = HVD_SHUFFLE(o0, o1, HVD_EVEN, 0);
+      rows[8 + k] = HVD_SHUFFLE(e0, e1, HVD_ODD, 0);
+      rows[12 + k] = HVD_SHUFFLE(o0, o1, HVD_ODD, 0);
+    }
+  }
 }
 
 }  // namespace HVD_ISA

@@ -12,7 +12,7 @@ namespace HVD_ISA {
 // lane). Rows are cut here in the same way whatever the threads.
 constexpr int64_t kSegment = 256 * W;
 // Floats of scratch: rows that fit into one segment are taken several at a time up to this much.
-constexpr int64_t kScratch = 16384;
+constexpr int64_t kScratch = 4096;
 
 HVD_FN int64_t padded(int64_t n) { return (n + W - 1) / W * W; }
 
@@ -57,7 +57,6 @@ template <bool Keep, class Storage>
 HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept,
                               const Storage* ahead) {
   constexpr int kChains = 4;
-  constexpr int64_t kRun = 8;
   const VF base = splat(m == -INFINITY ? 0.0f : m);
   VF t1 = VF{}, t2 = VF{};
   for (int64_t i = 0; i < n;) {

@@ -187,17 +187,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         g_weight = torch.empty_like(weight) if wanted[1] else None
         g_bias = torch.empty_like(bias) if wanted[2] else None
         for first, last, logits in _blocks(features, weight, bias, ctx.block):
-            if logits.numel():  # an empty tensor has no address
-                module.row_gradient(
-                    *rows_of(logits),
-                    *targets,
-                    first,
-                    sums.data_ptr(),
-                    scale.data_ptr(),
-                    logits.data_ptr(),
-                    logits.stride(0),
-                    *tail,
-                )
+            module.row_gradient(
+                *rows_of(logits),
+                *targets,
+                first,
+                sums.data_ptr(),
+                scale.data_ptr(),
+                logits.data_ptr(),
+                logits.stride(0),
+                *tail,
+            )
             if g_features is not None and g_features.dtype == logits.dtype:
                 g_features.addmm_(logits, weight[first:last])
             elif g_features is not None:
