@@ -18,6 +18,9 @@ from hvdfilter import scoring
 
 Work = Callable[[], object]
 
+# Ours on the same logits as float32: what 16 bits are to be no slower than.
+WIDE = "hvdfilter, float32 logits"
+
 
 def installed(package: str) -> bool:
     """True where the package can be imported."""
@@ -55,6 +58,9 @@ def score(logits: Tensor, labels: Tensor, compiled: bool) -> dict[str, Work]:
         "torch, loss and norm": lambda: unfused_score(logits, labels),
         "torch, norm by index": lambda: indexed_score(logits, labels),
     }
+    if logits.dtype != torch.float32:
+        wide = logits.float()
+        variants[WIDE] = lambda: scoring.score(wide, labels)
     if compiled:
         function = torch.compile(gathered_score, dynamic=False)
         variants["torch.compile, loss and norm"] = lambda: function(logits, labels)

@@ -19,9 +19,10 @@ import math
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -117,7 +118,8 @@ class Bench:
             labels = torch.randint(0, classes, (rows,), device=self.device)
             return make(logits, labels, self.compiled)
 
-        self.measure(what, f"{rows}x{classes}", dtype, variants, moved, one)
+        wide = {kernel_cases.WIDE: moved + rows * classes * (4 - dtype.itemsize)}
+        self.measure(what, f"{rows}x{classes}", dtype, variants, moved, one, wide)
 
     def linear(self, size: tuple[int, int, int], dtype: torch.dtype) -> None:
         """One size of `linear_cross_entropy`: rows, features, classes."""
@@ -154,8 +156,12 @@ class Bench:
         variants: Callable[[], dict[str, Callable[[], object]]],
         moved: int,
         input_bytes: int,
+        moved_by: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Time all variants of a case, note their rows and print them."""
+        """Time all variants of a case, note their rows and print them.
+
+        `moved` is the bytes that each must move, `moved_by` that of variants with other inputs.
+        """
         torch.compiler.reset()  # or its limit on recompilations would leave later shapes eager
         if self.device.type == "cuda":
             copies = [variants() for _ in range(max(1, math.ceil(ROTATED_BYTES / input_bytes)))]
@@ -166,7 +172,8 @@ class Bench:
         print(f"\n{what} {shape} {str(dtype).removeprefix('torch.')}")
         ours = timings["hvdfilter"]
         for name, timing in timings.items():
-            self.rows.append(self.row(what, name, shape, dtype, timing, moved))
+            needed = moved_by.get(name, moved)
+            self.rows.append(self.row(what, name, shape, dtype, timing, needed))
             share = f"{self.rows[-1].share:7.0%} of copy" if moved else ""
             ratio = f"{timing.p50 / ours.p50:7.2f} x ours"
             print(f"  {name:30s} {timing.p50 * 1e3:10.3f} ms {ratio} {share}")
@@ -238,13 +245,13 @@ def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
         ratio = memory["hvdfilter"] / memory["plain backward, no norms"]
         line("GradNorm / a plain backward, peak memory", ratio, 1.3)
     wide = [
-        time[r.what, r.variant, r.shape, "bfloat16"] / r.p50
-        for r in rows
-        if r.what == "score" and r.variant == "hvdfilter" and r.dtype == "float32"
-        and (r.what, r.variant, r.shape, "bfloat16") in time
-    ]  # fmt: skip
+        t / time[what, kernel_cases.WIDE, shape, dtype]
+        for (what, variant, shape, dtype), t in time.items()
+        if (what, variant, dtype) == ("score", "hvdfilter", "bfloat16")
+    ]
     if wide:
         line("score, bfloat16 / float32, worst shape", max(wide), 1.0)
+        line("score, bfloat16 / float32, geometric mean", mean(wide), 1.0)
     return lines
 
 

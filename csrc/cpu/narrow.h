@@ -42,8 +42,22 @@ HVD_FN void widen_lanes(double* out, VF v) {
   for (int r = 0; r < W; r++) out[r] = v[r];
 }
 
-// Takes the targets' logits out of columns, leaving -inf.
-HVD_FN void take_targets(Group& g, VF* columns) {
+// Takes the targets' logits out of columns, leaving -inf. A store into one lane must reach the cache
+// before the whole vector can be read again: with few columns, most of them would wait for that.
+HVD_FN void take_targets(Group& g, VF* columns, int64_t classes) {
+  constexpr int64_t kFewColumns = 24;
+  if (classes <= kFewColumns) {
+    const VI y = load_as<VI>(g.y);
+    const VF none = splat(-INFINITY);
+    VF zy = none;
+    for (int64_t c = 0; c < classes; c++) {
+      const auto is_target = y == static_cast<int32_t>(c);
+      zy = is_target ? columns[c] : zy;
+      columns[c] = is_target ? none : columns[c];
+    }
+    widen_lanes(g.zy, zy);
+    return;
+  }
   for (int r = 0; r < W; r++) {
     g.zy[r] = -INFINITY;
     if (g.y[r] < 0) continue;
@@ -70,7 +84,7 @@ template <class E, bool Keep>
 HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
   constexpr int kChains = 4;
   load_columns<E>(job, g, columns);
-  take_targets(g, columns);
+  take_targets(g, columns, job.classes);
   const VF m = max_column(columns, job.classes);
   const VF base = m == splat(-INFINITY) ? VF{} : m;
   VF t1 = VF{}, t2 = VF{};

@@ -59,8 +59,9 @@ struct PolynomialMath {
     return p * bits<D>((bits<L>(shifted) + 1023) << 52);
   }
 
-  // x >= 0: relative error 1e-10 down to the smallest x. log of the rounded u = 1 + x, plus what
-  // the rounding left out; u = 2^k v with v in [sqrt(1/2), sqrt(2)), log v = 2 atanh((v-1)/(v+1)).
+  // 0 <= x < 2^31: relative error 1e-10 down to the smallest x. log of the rounded u = 1 + x, plus
+  // what the rounding left out (over u, but it only matters where u is nearly 1); u = 2^k v with v
+  // in [sqrt(1/2), sqrt(2)), log v = 2 atanh((v-1)/(v+1)).
   static HVD_MEMBER D log1p(D x) {
     const D u = x + 1.0;
     constexpr uint64_t kRootHalf = 0x3fe6a09e667f3bcd;
@@ -75,7 +76,7 @@ struct PolynomialMath {
     p = p * q + 2.0 / 5;
     p = p * q + 2.0 / 3;
     p = p * q + 2.0;
-    return exponent * 0.6931471805599453 + p * s + (x - (u - 1.0)) / u;
+    return exponent * 0.6931471805599453 + p * s + (x - (u - 1.0));
   }
 
   static HVD_MEMBER D sqrt(D x) { return root(x); }
