@@ -16,6 +16,7 @@ struct Float32 {
   using Storage = float;
   static constexpr int kDtype = kFloat32;
   static constexpr int kPerLane = 1;
+  static constexpr bool kSplitIsCheap = true;  // than a load
   static HVD_MEMBER VF load(const float* p) { return load_as<VF>(p); }
   static HVD_MEMBER void store(float* p, VF v) { store_as(p, v); }
   static HVD_MEMBER void split(VU lanes, VF* out) { out[0] = bits<VF>(lanes); }
@@ -39,6 +40,7 @@ struct Half {
   using Storage = uint16_t;
   static constexpr int kDtype = Dtype;
   static constexpr int kPerLane = 2;
+  static constexpr bool kSplitIsCheap = Dtype == kBFloat16;
   static HVD_MEMBER VF load(const uint16_t* p) { return E::to_float(widen(load_as<VH>(p))); }
   static HVD_MEMBER void store(uint16_t* p, VF v) { store_as(p, narrow(E::to_bits(v))); }
   static HVD_MEMBER void split(VU lanes, VF* out) {

@@ -24,18 +24,27 @@ HVD_FN void copy_segment(const typename E::Storage* p, int64_t n, float* buffer)
   if (whole < n) store_as(buffer + whole, load_first<E>(p + whole, n - whole));
 }
 
-// n: whole vectors.
-HVD_FN float max_of(const float* z, int64_t n) {
-  VF a = splat(-INFINITY), b = a, c = a, d = a;
-  int64_t i = 0;
-  for (; i + 4 * W <= n; i += 4 * W) {
-    a = max(a, load_as<VF>(z + i));
-    b = max(b, load_as<VF>(z + i + W));
-    c = max(c, load_as<VF>(z + i + 2 * W));
-    d = max(d, load_as<VF>(z + i + 3 * W));
+// use(vector, k) for each k of the next vectors of floats; neighbours of 16 bits come as evens, odds.
+template <class E, class F>
+HVD_FN void for_vectors(const typename E::Storage* p, int vectors, F use) {
+  for (int k = 0; k < vectors; k += E::kPerLane) {
+    VF v[E::kPerLane];
+    E::split(load_as<VU>(p + k * W), v);
+    for (int j = 0; j < E::kPerLane; j++) use(v[j], k + j);
   }
-  for (; i < n; i += W) a = max(a, load_as<VF>(z + i));
-  return max_lane(max(max(a, b), max(c, d)));
+}
+
+// n: whole vectors of memory.
+template <class E>
+HVD_FN float max_of(const typename E::Storage* z, int64_t n) {
+  constexpr int kChains = 4;
+  const VF none = splat(-INFINITY);
+  VF m[kChains] = {none, none, none, none};
+  const auto step = [&](VF v, int k) __attribute__((always_inline)) { m[k] = max(m[k], v); };
+  int64_t i = 0;
+  for (; i + kChains * W <= n; i += kChains * W) for_vectors<E>(z + i, kChains, step);
+  for (; i < n; i += W * E::kPerLane) for_vectors<E>(z + i, E::kPerLane, step);
+  return max_lane(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
 // Asks for the cache lines that the next sweep for a maximum will read while this one computes:
@@ -48,13 +57,13 @@ HVD_FN void fetch_ahead(const Storage* ahead, int elements) {
   }
 }
 
-// Sums over whole vectors on the base m; with Keep the exponentials are stored.
+// Sums over whole vectors of memory on the base m; with Keep the exponentials are stored.
 //
 // Summed as a tree: kRun terms in each of four lanes' chains, then up to kRun such blocks. One
 // chain over a segment would lose the many small terms beside a large one to its rounding, always
 // in the same direction: 5e-6 for 255 terms of 4e-8 beside 1.
-template <bool Keep, class Storage>
-HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept,
+template <class E, bool Keep, class Storage>
+HVD_FN RowSums<float> sums_of(const typename E::Storage* z, int64_t n, float m, float* kept,
                               const Storage* ahead) {
   constexpr int kChains = 4;
   const VF base = splat(m == -INFINITY ? 0.0f : m);
@@ -63,20 +72,20 @@ HVD_FN RowSums<float> sums_of(const float* z, int64_t n, float m, float* kept,
     const int64_t block = i + kRun * kChains * W;
     const int64_t end = block < n ? block : n;
     VF a1[kChains] = {}, a2[kChains] = {};
-    const auto step = [&](int k) __attribute__((always_inline)) {
-      const VF e = exp_below(load_as<VF>(z + i + k * W) - base);
+    const auto step = [&](VF v, int k) __attribute__((always_inline)) {
+      const VF e = exp_below(v - base);
       if (Keep) store_as(kept + i + k * W, e);
       a1[k] += e;
       a2[k] += e * e;
     };
     for (; i + kChains * W <= end; i += kChains * W) {
       fetch_ahead(ahead + i, kChains * W);
-      for (int k = 0; k < kChains; k++) step(k);
+      for_vectors<E>(z + i, kChains, step);
     }
-    const int left = static_cast<int>((end - i) / W);
-    if (left > 0) step(0);
-    if (left > 1) step(1);
-    if (left > 2) step(2);
+    const int left = static_cast<int>((end - i) / W);  // a multiple of kPerLane
+    if (left == 1) for_vectors<E>(z + i, 1, step);
+    if (left == 2) for_vectors<E>(z + i, 2, step);
+    if (left == 3) for_vectors<E>(z + i, 3, step);
     i = end;
     t1 += (a1[0] + a1[1]) + (a1[2] + a1[3]);
     t2 += (a2[0] + a2[1]) + (a2[2] + a2[3]);
@@ -93,12 +102,13 @@ __attribute__((noinline)) static RowSums<double> join(RowSums<double> a, RowSums
 template <class E>
 __attribute__((noinline)) static RowSums<float> sum_segment(const typename E::Storage* p,
                                                             int64_t n, int64_t y, float* buffer) {
-  if constexpr (E::kDtype == kFloat32) {
-    if ((y < 0 || y >= n) && n % W == 0) return sums_of<false>(p, n, max_of(p, n), nullptr, p + n);
+  if (E::kSplitIsCheap && (y < 0 || y >= n) && n % (W * E::kPerLane) == 0) {
+    return sums_of<E, false>(p, n, max_of<E>(p, n), nullptr, p + n);
   }
   copy_segment<E>(p, n, buffer);
   if (y >= 0 && y < n) buffer[y] = -INFINITY;
-  return sums_of<false>(buffer, padded(n), max_of(buffer, padded(n)), nullptr, p + n);
+  const float m = max_of<Float32>(buffer, padded(n));
+  return sums_of<Float32, false>(buffer, padded(n), m, nullptr, p + n);
 }
 
 template <class E>
@@ -141,11 +151,11 @@ HVD_FN void sum_short_rows(const Rows& job, Group& g, float* scratch) {
     if (g.y[r] >= 0) buffer[g.y[r]] = -INFINITY;
   }
   float m[W];
-  for (int r = 0; r < g.count; r++) m[r] = max_of(scratch + r * pitch, pitch);
+  for (int r = 0; r < g.count; r++) m[r] = max_of<Float32>(scratch + r * pitch, pitch);
   for (int r = 0; r < g.count; r++) {
     float* buffer = scratch + r * pitch;
     const auto* ahead = reinterpret_cast<const Storage*>(job.row(g.first + r + g.count));
-    const RowSums<float> sums = sums_of<Keep>(buffer, pitch, m[r], buffer, ahead);
+    const RowSums<float> sums = sums_of<Float32, Keep>(buffer, pitch, m[r], buffer, ahead);
     g.m[r] = sums.m;
     g.t1[r] = sums.t1;
     g.t2[r] = sums.t2;
