@@ -1,6 +1,6 @@
-// Few classes: W rows at a time, one row a lane. Vectors are read row by row and transposed W x W in
-// registers, so that no lane idles and no row needs a horizontal sum; two neighbours of 16 bits stay
-// together in a lane until then. The transposed logits, then their exponentials, stay in L1:
+// Few classes: W rows at a time, one row a lane. Vectors are read row by row and transposed W x W
+// in registers, so that no lane idles and no row needs a horizontal sum; two neighbours of 16 bits
+// stay together in a lane until then. The transposed logits, then their exponentials, stay in L1:
 // [classes][W] floats.
 #pragma once
 
@@ -42,8 +42,8 @@ HVD_FN void widen_lanes(double* out, VF v) {
   for (int r = 0; r < W; r++) out[r] = v[r];
 }
 
-// Takes the targets' logits out of columns, leaving -inf. A store into one lane must reach the cache
-// before the whole vector can be read again: with few columns, most of them would wait for that.
+// Takes the targets' logits out of columns, leaving -inf. A store into one lane must reach the
+// cache before the whole vector can be read again: with few columns, most would wait for that.
 HVD_FN void take_targets(Group& g, VF* columns, int64_t classes) {
   constexpr int64_t kFewColumns = 24;
   if (classes <= kFewColumns) {

@@ -135,8 +135,8 @@ HVD_FN float add_lanes(VF v) {
   return v[0];
 }
 
-// Within each block of four lanes: a0 b0 a1 b1 and a2 b2 a3 b3 (unpack of single lanes), a0 a1 b0 b1
-// and a2 a3 b2 b3 (of pairs). Then the even and the odd ones of the blocks of a and b.
+// Within each block of four lanes: a0 b0 a1 b1 and a2 b2 a3 b3 (unpacking single lanes), a0 a1 b0 b1
+// and a2 a3 b2 b3 (pairs). Then the even and the odd ones of the blocks of a and b.
 #define HVD_BLOCK(l) ((l) & ~3)
 #define HVD_LOW1(l, S) (HVD_BLOCK(l) + ((l) & 3) / 2 + ((l) & 1) * W)
 #define HVD_HIGH1(l, S) (HVD_LOW1(l, S) + 2)

@@ -24,7 +24,7 @@ HVD_FN void copy_segment(const typename E::Storage* p, int64_t n, float* buffer)
   if (whole < n) store_as(buffer + whole, load_first<E>(p + whole, n - whole));
 }
 
-// use(vector, k) for each k of the next vectors of floats; neighbours of 16 bits come as evens, odds.
+// use(vector, k) for each k of the next vectors of floats; of 16 bits the evens, then the odds.
 template <class E, class F>
 HVD_FN void for_vectors(const typename E::Storage* p, int vectors, F use) {
   for (int k = 0; k < vectors; k += E::kPerLane) {
