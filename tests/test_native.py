@@ -52,7 +52,7 @@ def test_every_instruction_set_passes_the_scoring_tests(name: str) -> None:
         return  # the tests themselves ran on it
     # Packed rows, one row a sweep, several segments, spread targets, and what must be refused.
     tests = ["tests/scoring/test_score.py"]
-    gradients = ("hard_labels[10]", "hard_labels[100]", "hard_labels[4097]", "soft_labels[0.2-65]")
+    gradients = ("soft_labels[0.2-65]", *(f"hard_labels[{c}]" for c in (10, 100, 1000, 4097)))
     tests += [f"tests/scoring/test_cross_entropy.py::test_{case}" for case in gradients]
     result = under(name, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -1,7 +1,8 @@
 // Logits and gradients of each storage type as vectors of float: one struct a type, with the same
 // functions: load and store W neighbours; split a vector of memory as it is, kPerLane neighbours
-// to a 32-bit lane, into kPerLane vectors of float, and join them again. Nothing else in the vector
-// kernels knows what a logit is stored as.
+// to a 32-bit lane, into kPerLane vectors of float, and join them again (kSplitIsCheap: doing the
+// former twice costs less than a copy as floats). Nothing else in the vector kernels knows what a
+// logit is stored as.
 #pragma once
 
 #include "rows.h"
@@ -16,7 +17,7 @@ struct Float32 {
   using Storage = float;
   static constexpr int kDtype = kFloat32;
   static constexpr int kPerLane = 1;
-  static constexpr bool kSplitIsCheap = true;  // than a load
+  static constexpr bool kSplitIsCheap = true;
   static HVD_MEMBER VF load(const float* p) { return load_as<VF>(p); }
   static HVD_MEMBER void store(float* p, VF v) { store_as(p, v); }
   static HVD_MEMBER void split(VU lanes, VF* out) { out[0] = bits<VF>(lanes); }

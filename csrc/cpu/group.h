@@ -30,8 +30,18 @@ struct alignas(64) Group {
   bool special;  // some row is ignored or bad
 };
 
-// W labels at once. False if one of them is not in [0, classes): a negative label, or what it
-// leaves of the last class, has its sign bit set.
+// Asks for the cache lines that the next sweep over memory will read while this one computes:
+// reading and computing would take turns otherwise. An address past the end does no harm.
+template <class Storage>
+HVD_FN void fetch_ahead(const Storage* ahead, int elements) {
+  const char* p = reinterpret_cast<const char*>(ahead);
+  for (int b = 0; b < elements * static_cast<int>(sizeof(Storage)); b += 64) {
+    __builtin_prefetch(p + b);
+  }
+}
+
+// W labels at once. False if one of them is not in [0, classes): then label or classes - 1 - label
+// has its sign bit set.
 template <class T>
 HVD_FN bool read_plain_labels(const T* labels, int64_t classes, int32_t* y) {
   uint64_t odd = 0;
@@ -66,7 +76,6 @@ HVD_FN void begin_group(const Rows& job, int64_t first, int count, int64_t all_c
   if (job.soft()) return;
   for (int r = 0; r < count; r++) {
     const int64_t label = job.label(first + r);
-    const int64_t y = label - job.first_class;
     // A label that is in range can be the one to ignore, too.
     if (label == job.ignore_index) {
       g.state[r] = kIgnoredRow;
@@ -74,8 +83,8 @@ HVD_FN void begin_group(const Rows& job, int64_t first, int count, int64_t all_c
     } else if (!is_class(label)) {
       g.state[r] = kBadLabel;
       g.special = true;
-    } else if (y >= 0 && y < job.classes) {
-      g.y[r] = static_cast<int32_t>(y);
+    } else if (label >= job.first_class && label - job.first_class < job.classes) {
+      g.y[r] = static_cast<int32_t>(label - job.first_class);
     }
   }
 }

@@ -14,7 +14,7 @@ constexpr int64_t kNarrowClasses = 16 * W;
 
 // Rows first .. first + W - 1 transposed into columns[class][row]; rows past the last one repeat
 // it. Reads whole vectors, past a row's end into the next one, where the memory is the tensor's.
-// Columns are filled up to whole vectors, with nothing that means anything.
+// Of 16 bits and an odd number of classes one column more is written, which means nothing.
 template <class E>
 HVD_FN void load_columns(const Rows& job, const Group& g, VF* columns) {
   using Storage = typename E::Storage;
@@ -87,6 +87,7 @@ HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
   take_targets(g, columns, job.classes);
   const VF m = max_column(columns, job.classes);
   const VF base = m == splat(-INFINITY) ? VF{} : m;
+  const auto* ahead = reinterpret_cast<const typename E::Storage*>(job.row(g.first + g.count));
   VF t1 = VF{}, t2 = VF{};
   for (int64_t c = 0; c < job.classes;) {
     const int64_t block = c + kRun * kChains;
@@ -99,6 +100,7 @@ HVD_FN void sum_narrow(const Rows& job, Group& g, VF* columns) {
       a2[k] += e * e;
     };
     for (; c + kChains <= end; c += kChains) {
+      fetch_ahead(ahead + c * W, kChains * W);
       for (int k = 0; k < kChains; k++) step(k);
     }
     const int64_t left = end - c;

@@ -38,9 +38,8 @@ HVD_FN int64_t finish_sums(Group& g) {
 template <class E>
 HVD_FN void fill_special(const Rows& job, const Group& g) {
   for (int r = 0; g.special && r < g.count; r++) {
-    if (g.state[r] != kGoodRow) {
-      fill_row<E>(job, g.first + r, g.state[r] == kIgnoredRow ? 0.0f : NAN);
-    }
+    if (g.state[r] == kGoodRow) continue;
+    fill_row<E>(job, g.first + r, special_gradient(g, r), 0, job.classes);
   }
 }
 
@@ -193,7 +192,9 @@ void part(const Rows& job, int64_t row, int64_t begin, int64_t end, double per_r
   finish_sums(g);
   const double scale = row_scale(job, row, per_row);
   with_element(job.dtype, [&](auto e) {
-    gradient_row<decltype(e), false>(job, g, 0, scale, nullptr, begin, end);
+    using E = decltype(e);
+    if (g.special) return fill_row<E>(job, row, special_gradient(g, 0), begin, end);
+    gradient_row<E, false>(job, g, 0, scale, nullptr, begin, end);
   });
 }
 

@@ -110,8 +110,6 @@ HVD_FN bool all_lanes(M mask) {
 #define HVD_SHUFFLE(a, b, F, S) __builtin_shuffle(a, b, VI{HVD_LANES(F, S)})
 #endif
 #define HVD_SWAP(l, S) ((l) ^ (S))
-#define HVD_LOW(l, S) (((l) & (S)) ? W + ((l) ^ (S)) : (l))
-#define HVD_HIGH(l, S) (((l) & (S)) ? W + (l) : ((l) ^ (S)))
 
 template <int S>
 HVD_FN VF swap_lanes(VF v) {
@@ -135,8 +133,8 @@ HVD_FN float add_lanes(VF v) {
   return v[0];
 }
 
-// Within each block of four lanes: a0 b0 a1 b1 and a2 b2 a3 b3 (unpacking single lanes), a0 a1 b0 b1
-// and a2 a3 b2 b3 (pairs). Then the even and the odd ones of the blocks of a and b.
+// Within each block of four lanes: a0 b0 a1 b1 and a2 b2 a3 b3 (unpacking single lanes), then
+// a0 a1 b0 b1 and a2 a3 b2 b3 (pairs). And the even and the odd ones of the blocks of a and b.
 #define HVD_BLOCK(l) ((l) & ~3)
 #define HVD_LOW1(l, S) (HVD_BLOCK(l) + ((l) & 3) / 2 + ((l) & 1) * W)
 #define HVD_HIGH1(l, S) (HVD_LOW1(l, S) + 2)

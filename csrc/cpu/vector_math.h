@@ -59,7 +59,7 @@ struct PolynomialMath {
     return p * bits<D>((bits<L>(shifted) + 1023) << 52);
   }
 
-  // 0 <= x < 2^31: relative error 1e-10 down to the smallest x. log of the rounded u = 1 + x, plus
+  // 0 <= x < 2^23: relative error 1e-10 down to the smallest x. log of the rounded u = 1 + x, plus
   // what the rounding left out (over u, but it only matters where u is nearly 1); u = 2^k v with v
   // in [sqrt(1/2), sqrt(2)), log v = 2 atanh((v-1)/(v+1)).
   static HVD_MEMBER D log1p(D x) {

@@ -1,6 +1,6 @@
 // Many classes: one row at a time, in segments that stay in L1 between the sweep for the maximum
-// and the sweep for the sums. A segment that holds the target, or that is not float32, is first
-// copied to a float buffer, where the target becomes -inf and thereby drops out of every sum.
+// and the sweep for the sums. A segment that holds the target, ends within a vector or is float16
+// is first copied to a float buffer, where the target becomes -inf and drops out of every sum.
 #pragma once
 
 #include "group.h"
@@ -45,16 +45,6 @@ HVD_FN float max_of(const typename E::Storage* z, int64_t n) {
   for (; i + kChains * W <= n; i += kChains * W) for_vectors<E>(z + i, kChains, step);
   for (; i < n; i += W * E::kPerLane) for_vectors<E>(z + i, E::kPerLane, step);
   return max_lane(max(max(m[0], m[1]), max(m[2], m[3])));
-}
-
-// Asks for the cache lines that the next sweep for a maximum will read while this one computes:
-// reading and computing would take turns otherwise. An address past the end does no harm.
-template <class Storage>
-HVD_FN void fetch_ahead(const Storage* ahead, int elements) {
-  const char* p = reinterpret_cast<const char*>(ahead);
-  for (int b = 0; b < elements * static_cast<int>(sizeof(Storage)); b += 64) {
-    __builtin_prefetch(p + b);
-  }
 }
 
 // Sums over whole vectors of memory on the base m; with Keep the exponentials are stored.
@@ -180,13 +170,18 @@ HVD_FN void sum_wide(const Rows& job, Group& g, float* scratch) {
   }
 }
 
+// What every element of an ignored or a bad row's gradient is.
+HVD_FN float special_gradient(const Group& g, int r) {
+  return g.state[r] == kIgnoredRow ? 0.0f : NAN;
+}
+
 template <class E>
-HVD_FN void fill_row(const Rows& job, int64_t i, float value) {
+HVD_FN void fill_row(const Rows& job, int64_t i, float value, int64_t begin, int64_t end) {
   using Storage = typename E::Storage;
   Storage* out = reinterpret_cast<Storage*>(job.grad_row(i));
-  int64_t c = 0;
-  for (; c + W <= job.classes; c += W) E::store(out + c, splat(value));
-  if (c < job.classes) store_first<E>(out + c, splat(value), job.classes - c);
+  int64_t c = begin;
+  for (; c + W <= end; c += W) E::store(out + c, splat(value));
+  if (c < end) store_first<E>(out + c, splat(value), end - c);
 }
 
 // scale * p from kept exponentials (Kept) or from the logits of classes [begin, end), then the

@@ -45,9 +45,9 @@ HVD_DEVICE Label read_label(const Job& job, int64_t row, bool live) {
                             : machine::load(static_cast<const int32_t*>(job.labels) + row);
   label.ignored = value == job.ignore_index;
   label.bad = !label.ignored && (value < 0 || value >= job.total_classes);
+  if (label.ignored || label.bad) return label;
   const int64_t column = value - job.first_class;
-  if (!label.ignored && column >= 0 && column < job.classes)
-    label.column = static_cast<int>(column);
+  if (column >= 0 && column < job.classes) label.column = static_cast<int>(column);
   return label;
 }
 

@@ -9,11 +9,11 @@ from hvdfilter.scoring import Scores
 
 # Class counts by regime: one; fewer and more than a vector of 4, 8 or 16 lanes holds, and twice as
 # many of 16 bits, with and without a rest; the last narrow count and the first wide one of each
-# vector width (64, 128, 256); several rows a group; one segment (1024, 2048 or 4096 classes) and
-# one more; many segments with a rest.
+# vector width (64, 128, 256); several rows a group; one segment (1024, 2048 or 4096 classes), one
+# more, and half a step more (1032, 2064, 4128); many segments with a rest.
 CLASSES = (
     *(1, 2, 3, 5, 10, 16, 17, 32, 33, 64, 65, 100, 128, 129, 256, 257),
-    *(1000, 1024, 1025, 4096, 4097, 20011),
+    *(1000, 1024, 1025, 1032, 2064, 4096, 4097, 4128, 20011),
 )
 
 # One more and one less than the rows of a group, and none.

@@ -213,6 +213,25 @@ def test_nothing_to_learn_from_is_zero() -> None:
         assert logits.grad is not None and (logits.grad == 0).all()
 
 
+# 2 rows of 70,000: cut up over the threads, where the ignored row is nobody's in particular.
+@pytest.mark.parametrize("threads", (1, 2))
+def test_an_ignored_row_has_no_gradient_whatever_it_holds(threads: int) -> None:
+    before = torch.get_num_threads()
+    for classes in (10, 300, 70_000):
+        logits, labels = batch(2, classes, torch.float32)
+        logits[0, 1] = torch.nan
+        labels[0] = -100
+        torch.set_num_threads(threads)
+        try:
+            weight = torch.tensor([torch.inf, 1])
+            loss, _ = cross_entropy(logits.requires_grad_(), labels, weight=weight)
+            loss.backward()
+        finally:
+            torch.set_num_threads(before)
+        assert logits.grad is not None
+        assert (logits.grad[0] == 0).all() and logits.grad[1].isfinite().all()
+
+
 def test_bad_values_are_refused() -> None:
     logits, labels = batch(20, 10, torch.float32)
     soft = torch.softmax(logits, 1)

@@ -26,8 +26,8 @@ def test_values_of_every_regime(classes: int) -> None:
             assert_scores_close(score(logits, labels.int()), expected, precision)
 
 
-# 10: packed rows; 100: one row a sweep; 5000: several segments.
-@pytest.mark.parametrize("classes", (2, 10, 100, 5000))
+# 10 and 100: packed rows; 300: one row a sweep; 5000: several segments.
+@pytest.mark.parametrize("classes", (2, 10, 100, 300, 5000))
 @pytest.mark.parametrize("gap", (0.0, 1e-3, 1.0, 5.0, 20.0, 40.0, 80.0))
 def test_easy_and_hard_tails_keep_their_digits(gap: float, classes: int) -> None:
     logits, labels = gap_batch(gap, classes)
@@ -35,8 +35,8 @@ def test_easy_and_hard_tails_keep_their_digits(gap: float, classes: int) -> None
 
 
 # Every other logit far below one of them: each term is lost beside 1 in a single float sum, and
-# together they are not. 64: packed; 4096 and 9000: full and several segments.
-@pytest.mark.parametrize("classes", (64, 1000, 4096, 9000))
+# together they are not. Up to 256: packed; 4096 and 9000: full and several segments.
+@pytest.mark.parametrize("classes", (64, 128, 256, 1000, 4096, 9000))
 @pytest.mark.parametrize("depth", (15.2, 16.3, 17.0))
 def test_many_small_terms_beside_a_large_one(classes: int, depth: float) -> None:
     logits = torch.full((20, classes), -depth)
@@ -82,7 +82,7 @@ def test_any_shape_stride_and_dtype(
     assert_scores_close(score(logits, labels), expected)
 
 
-@pytest.mark.parametrize("classes", (1, 7, 100, 9000))
+@pytest.mark.parametrize("classes", (1, 7, 100, 300, 9000))
 def test_equal_logits_and_ties(classes: int) -> None:
     logits = torch.full((20, classes), 3.5)
     labels = torch.randint(0, classes, (20,))
@@ -91,7 +91,7 @@ def test_equal_logits_and_ties(classes: int) -> None:
     assert bool(scores.correct.any()) == (classes == 1)
 
 
-@pytest.mark.parametrize("classes", (3, 20, 100, 9000))
+@pytest.mark.parametrize("classes", (3, 20, 100, 300, 9000))
 def test_masked_classes(classes: int) -> None:
     logits, labels = batch(18, classes, torch.float32)
     logits[:, 1::2] = -torch.inf
@@ -113,8 +113,14 @@ def test_ignored_rows_hold_zeros_and_are_not_looked_at() -> None:
     scores = score(logits, labels, ignore_index=-7)
     assert all(field[2] == 0 for field in scores)
     assert scores.loss[1] > 0
-    labels[1] = 4  # a class of its own may be the one to ignore
-    assert score(logits[:2], labels[:2], ignore_index=4).loss[1] == 0
+
+
+# A full group of rows of every vector width, whose labels are all in range.
+def test_a_class_of_its_own_may_be_the_one_to_ignore() -> None:
+    logits, labels = batch(40, 10, torch.float32)
+    scores = score(logits, labels, ignore_index=4)
+    assert_scores_close(scores, reference.score(logits.double(), labels, ignore_index=4))
+    assert torch.equal(scores.loss == 0, labels == 4) and (labels == 4).any()
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
@@ -134,8 +140,9 @@ def test_features_extend_the_norm_to_the_last_layer(dtype: torch.dtype) -> None:
 
 # 10 and 100: several tasks; 70,000 with 2 rows: each row cut up over the threads.
 @pytest.mark.parametrize("shape", ((9000, 10), (1000, 100), (300, 1000), (2, 70_000), (1, 300_000)))
-def test_bits_depend_on_the_row_alone(shape: tuple[int, int]) -> None:
-    logits, labels = batch(*shape, torch.float32)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_bits_depend_on_the_row_alone(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    logits, labels = batch(*shape, dtype)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -151,17 +158,18 @@ def test_bits_depend_on_the_row_alone(shape: tuple[int, int]) -> None:
         assert torch.equal(a[start:], b)
 
 
-@pytest.mark.parametrize("classes", (10, 100, 9000))
+# At the target, beside it, and half a row from it: in 9000 classes, in another segment.
+@pytest.mark.parametrize("classes", (10, 100, 300, 9000))
 @pytest.mark.parametrize("value", (torch.nan, torch.inf))
-@pytest.mark.parametrize("at_target", (False, True))
+@pytest.mark.parametrize("distance", (0, 1, 0.5))
 def test_logits_that_are_no_numbers_are_refused(
-    value: float, classes: int, at_target: bool
+    value: float, classes: int, distance: float
 ) -> None:
     for dtype in DTYPES:
         logits, labels = batch(40, classes, dtype)
+        away = int(distance * classes) if distance < 1 else 1
         for row in (37, 21):
-            column = labels[row] if at_target else (labels[row] + 1) % classes
-            logits[row, column] = value
+            logits[row, (labels[row] + away) % classes] = value
         with pytest.raises(BadRowsError, match="logits: row 21 .* 1 more") as caught:
             score(logits, labels)
         assert caught.value.rows == [21, 37]
@@ -174,14 +182,22 @@ def test_a_row_of_nothing_but_masked_classes_is_refused() -> None:
         score(logits, labels)
 
 
-@pytest.mark.parametrize("label", (-1, 10, 2**40, -(2**40)))
+@pytest.mark.parametrize("label", (-1, 10, 2**31 - 1, -(2**31), 2**40, -(2**40), -(2**63)))
 def test_labels_out_of_range_are_refused(label: int) -> None:
     for dtype in (torch.float32, torch.float64):
         logits, labels = batch(40, 10, dtype)
         labels[29] = label
-        with pytest.raises(BadRowsError, match="labels: row 29 ") as caught:
-            score(logits, labels)
-        assert caught.value.rows == [29]
+        for own in (labels, labels.int()) if abs(label) < 2**40 else (labels,):
+            with pytest.raises(BadRowsError, match="labels: row 29 ") as caught:
+                score(logits, own)
+            assert caught.value.rows == [29]
+
+
+def test_one_row_of_memory_may_be_many_rows() -> None:
+    for classes in (10, 300):
+        one, _ = batch(1, classes, torch.float32)
+        logits, labels = one.expand(40, classes), torch.arange(40) % classes
+        assert_scores_close(score(logits, labels), reference.score(logits.double(), labels))
 
 
 def test_wrong_arguments_are_named() -> None:
