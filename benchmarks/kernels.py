@@ -302,7 +302,7 @@ def plot(rows: list[Row], path: Path) -> bool:
         axis.set_xticks(range(len(shapes)), shapes)
         axis.set_ylabel("ms")
         axis.set_title(f"{group[0]}, {group[1]}", loc="left", fontsize=10)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
     return True
 

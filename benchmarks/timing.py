@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-# A sample shorter than this is repeated until it is not, and divided.
-SHORTEST_SAMPLE = 2e-3
+# A sample is one call, or as many as last this long, divided.
+SHORTEST_SAMPLE = 1e-4
+# Samples of one variant's turn on a CPU: as many as last this long, at least one. What others left
+# behind (cold caches, a heap that the next free trims for milliseconds) is then in few of them.
+TURN = 2e-3
 # Inputs of one GPU variant together, at least: twice the largest L2 there is.
 ROTATED_BYTES = 256 << 20
 
@@ -37,20 +40,22 @@ class Timing:
 
 def time_cpu(variants: dict[str, Work], rounds: int) -> dict[str, Timing]:
     """Every variant once a round, in turn, so that what disturbs the machine disturbs all."""
-    repeats = {}
+    calls, turns = {}, {}
     for name, work in variants.items():
         work()  # warm caches, compile
         start = time.perf_counter()
         work()
         took = time.perf_counter() - start
-        repeats[name] = max(1, round(SHORTEST_SAMPLE / max(took, 1e-7)))
+        calls[name] = max(1, round(SHORTEST_SAMPLE / max(took, 1e-7)))
+        turns[name] = max(1, round(TURN / (took * calls[name])))
     samples: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, work in variants.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                work()
-            samples[name].append((time.perf_counter() - start) / repeats[name])
+            for _ in range(turns[name]):
+                start = time.perf_counter()
+                for _ in range(calls[name]):
+                    work()
+                samples[name].append((time.perf_counter() - start) / calls[name])
     return {name: Timing.of(values) for name, values in samples.items()}
 
 
