@@ -6,6 +6,7 @@ over several copies of its input, together larger than the L2 cache, and events 
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,7 @@ import torch
 
 # A sample is one call, or as many as last this long, divided.
 SHORTEST_SAMPLE = 1e-4
-# Samples of one variant's turn on a CPU: as many as last this long, at least one. What others left
-# behind (cold caches, a heap that the next free trims for milliseconds) is then in few of them.
+# Samples of one variant's turn on a CPU: as many as last this long, at least one.
 TURN = 2e-3
 # Inputs of one GPU variant together, at least: twice the largest L2 there is.
 ROTATED_BYTES = 256 << 20
@@ -39,7 +39,12 @@ class Timing:
 
 
 def time_cpu(variants: dict[str, Work], rounds: int) -> dict[str, Timing]:
-    """Every variant once a round, in turn, so that what disturbs the machine disturbs all."""
+    """Every variant once a round, in turn, so that what disturbs the machine disturbs all.
+
+    A turn begins with a trimmed heap and one call that is not timed: otherwise a variant's first
+    free may hand back what the one before it left, for up to 8 ms.
+    """
+    trim_heap = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     calls, turns = {}, {}
     for name, work in variants.items():
         work()  # warm caches, compile
@@ -51,6 +56,9 @@ def time_cpu(variants: dict[str, Work], rounds: int) -> dict[str, Timing]:
     samples: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, work in variants.items():
+            if trim_heap is not None:
+                trim_heap(0)
+            work()
             for _ in range(turns[name]):
                 start = time.perf_counter()
                 for _ in range(calls[name]):
