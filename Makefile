@@ -37,26 +37,26 @@ help:
 	@echo "make clean     remove .venv and everything built"
 
 setup:
-	@$(PYTHON) -m scripts.setup_env
+	@"$(PYTHON)" -m scripts.setup_env
 
 demo: setup
 	horovodrun -np $(NP) hvdfilter train --policy full $(ARGS)
 	horovodrun -np $(NP) hvdfilter train $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	"$(BIN)/python" -m pytest $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m mypy
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/python" -m mypy
 
 format: setup
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
 
 sanitize: setup
-	@$(BIN)/python -m scripts.sanitize $(ARGS) tests/scoring
+	@"$(BIN)/python" -m scripts.sanitize $(ARGS) tests/scoring
 
 doctor: setup
 	@hvdfilter doctor

@@ -1,8 +1,8 @@
 """Builds the native modules with ninja; everything else about the package is in pyproject.toml.
 
-`hvdfilter._cpu` is always built, `hvdfilter._cuda` where nvcc is found. A second build with nothing
-changed compiles nothing, and switching options keeps each set of objects in its own folder. torch
-is never imported here: one build serves any torch.
+`hvdfilter._cpu` is always built, `hvdfilter._cuda` where a whole CUDA toolkit is found. A second
+build with nothing changed compiles nothing, and switching options keeps each set of objects in its
+own folder. torch is never imported here: one build serves any torch.
 
     HVDFILTER_CUDA=0|1|auto        leave the CUDA module out, insist on it, or build it if possible
     HVDFILTER_CUDA_ARCHS=80,90     compute capabilities instead of the default ones
@@ -12,8 +12,10 @@ is never imported here: one build serves any torch.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # pip runs this file without its folder on the path
+
+from scripts.toolkit import Toolkit, visible  # noqa: E402
+
 CSRC = ROOT / "csrc"
 CUDA_ARCHS = "80,90,100"
 
@@ -46,17 +52,23 @@ def instruction_sets() -> dict[str, str]:
     return {"baseline": BASELINE} | (X86_SETS if on_x86 else {})
 
 
-def find_nvcc() -> str | None:
-    """nvcc from CUDA_HOME, the PATH or the usual place; None where HVDFILTER_CUDA forbids it."""
+@functools.cache
+def find_toolkit() -> Toolkit | None:
+    """The first whole CUDA toolkit in sight; None if there is none or HVDFILTER_CUDA forbids it."""
     wish = os.environ.get("HVDFILTER_CUDA", "auto")
     if wish not in ("0", "1", "auto"):
         sys.exit(f"HVDFILTER_CUDA must be 0, 1 or auto, not {wish!r}.")
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    places = [str(Path(home) / "bin") for home in homes if home] + [os.environ.get("PATH", "")]
-    nvcc = shutil.which("nvcc", path=os.pathsep.join(places))
-    if wish == "1" and nvcc is None:
-        sys.exit("HVDFILTER_CUDA=1 but there is no nvcc: set CUDA_HOME or put nvcc on the PATH.")
-    return None if wish == "0" or not any((CSRC / "cuda").glob("*.cu")) else nvcc
+    if wish == "0":
+        return None
+    lacking = [(kit, kit.lack()) for kit in visible()]
+    whole = next((kit for kit, lack in lacking if not lack), None)
+    if wish == "1" and whole is None:
+        seen = "; ".join(f"{kit.home}: {lack}" for kit, lack in lacking) or "there is no nvcc"
+        sys.exit(
+            f"HVDFILTER_CUDA=1 but no CUDA toolkit can be used ({seen}): set CUDA_HOME to a whole "
+            "one."
+        )
+    return whole
 
 
 def find_compiler() -> str:
@@ -155,18 +167,20 @@ def describe_cpu(build: NinjaFile) -> None:
     build.link("link", "_cpu", objects)
 
 
-def describe_cuda(build: NinjaFile, nvcc: str) -> None:
+def describe_cuda(build: NinjaFile, kit: Toolkit) -> None:
     """Every csrc/cuda/*.cu and *.cpp, for each architecture and PTX of the newest."""
     archs = os.environ.get("HVDFILTER_CUDA_ARCHS", CUDA_ARCHS).split(",")
     gencode = " ".join(f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs)
     gencode += f" -gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"
-    headers = [CSRC / "cuda", Path(nvcc).resolve().parent.parent / "include"]
+    headers = [CSRC / "cuda", kit.home / "include"]
+    nvcc = shlex.quote(str(kit.nvcc))
+    libraries = shlex.join(kit.library_flags())
     build.rule(
         "nvcc",
         f"{nvcc} -O3 -std=c++17 {gencode} -Xcompiler -fPIC,-fvisibility=hidden --threads 0 "
         f"{includes(headers)} $flags -MMD -MF $out.d -c $in -o $out",
     )
-    build.rule("nvlink", f"{nvcc} -shared {gencode} $in -o $out -lcudart_static", False)
+    build.rule("nvlink", f"{nvcc} -shared {gencode} $in -o $out {libraries} -lcudart_static", False)
     folder = CSRC / "cuda"
     objects = [build.compile("nvcc", source) for source in sorted(folder.glob("*.cu"))]
     host = includes(headers)
@@ -183,9 +197,9 @@ class NinjaBuild(build_ext):
         options += [s for s in os.environ.get("HVDFILTER_SANITIZE", "").split(",") if s]
         build = NinjaFile(ROOT / "build" / "-".join(["native", *options]))
         describe_cpu(build)
-        nvcc = find_nvcc()
-        if nvcc is not None:
-            describe_cuda(build, nvcc)
+        kit = find_toolkit()
+        if kit is not None:
+            describe_cuda(build, kit)
         try:
             build.run()
         except subprocess.CalledProcessError as error:
@@ -205,7 +219,7 @@ def extensions() -> list[Extension]:
         str(p.relative_to(ROOT)) for p in [CSRC / "bindings.cpp", *sorted((CSRC / "cpu").glob("*"))]
     ]
     found = [Extension("hvdfilter._cpu", sources=[p for p in relative if p.endswith(".cpp")])]
-    if find_nvcc() is not None:
+    if find_toolkit() is not None:
         sources = [str(p.relative_to(ROOT)) for p in sorted((CSRC / "cuda").glob("*.cu"))]
         found.append(Extension("hvdfilter._cuda", sources=sources))
     return found

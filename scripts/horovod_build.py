@@ -1,24 +1,23 @@
-"""Builds Horovod from its PyPI source for the torch, Python and MPI that are there, and caches it.
+"""Builds Horovod from its source for the torch, Python, MPI and CUDA that are there; caches it.
 
-Knows nothing of virtual environments beyond the paths it is given, and never edits an installed
-file: two lines of the unpacked source ask for C++14 and are rewritten before the build.
+Knows nothing of virtual environments beyond the paths it is given.
 """
 
 import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
-import tarfile
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.machine import MPI, cxx_standard, first_line, jobs
-from scripts.steps import ROOT, SetupError, run, shown
-
-VERSION = "0.28.1"
-SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-WORK = ROOT / "build" / "horovod"
+from scripts import horovod_source
+from scripts.cuda import Decision, asked_operations
+from scripts.horovod_source import VERSION, Adaptation
+from scripts.machine import MPI, first_line, jobs
+from scripts.steps import ROOT, run, shown
+from scripts.torch_facts import Torch, cxx_standard
 
 DEFAULTS = {
     "HOROVOD_WITH_PYTORCH": "1",
@@ -27,17 +26,6 @@ DEFAULTS = {
     "HOROVOD_WITH_MPI": "1",
     "HOROVOD_WITH_GLOO": "1",
 }
-
-# After the compiler standard: where the library looks for MPI. CMake would write the absolute path
-# of this virtual environment into it, and a wheel from the cache would load another one's libmpi.
-# $ORIGIN is lib/pythonX.Y/site-packages/horovod/torch; four up is the lib/ with libmpi in it.
-RPATH = """
-set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
-set(CMAKE_INSTALL_RPATH "$ORIGIN/../../../..")
-set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
-"""
-STANDARD = "set(CMAKE_CXX_STANDARD 14)"
-
 
 # What Horovod reads when it is built; all other HOROVOD_* variables are for running it.
 BUILD_PREFIXES = tuple(
@@ -55,6 +43,20 @@ BUILD_PREFIXES = tuple(
         "CMAKE",
     )
 )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a build stands on: torch, MPI, the C++ compiler, and the decision about CUDA.
+
+    nccl: folder of the NCCL that torch loads, if it brings one.
+    """
+
+    torch: Torch
+    mpi: MPI
+    compiler: str
+    cuda: Decision
+    nccl: Path | None = None
 
 
 def opposite(name: str) -> str:
@@ -82,71 +84,27 @@ def cache_folder() -> Path | None:
     return Path(home) / "hvdfilter" / "horovod"
 
 
-def build_key(torch: str, standard: int, mpi: MPI, compiler: str) -> dict[str, object]:
+def build_key(ground: Ground, standard: int) -> dict[str, object]:
     """Return everything that makes one build differ from another."""
+    recipe = (Path(__file__), Path(horovod_source.__file__))
     return {
         "horovod": VERSION,
-        "torch": torch,
+        "torch": ground.torch.version,
         "python": f"{sys.implementation.cache_tag}-{platform.machine()}-{platform.system()}",
         "libc": "-".join(platform.libc_ver()),
-        "mpi": mpi.name,
-        "compiler": first_line(compiler, "--version"),
+        "mpi": ground.mpi.name,
+        "cuda": [ground.cuda.horovod and ground.cuda.release, ground.cuda.operations],
+        "compiler": first_line(ground.compiler, "--version"),
         "standard": standard,
         "options": options(),
-        "recipe": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "recipe": hashlib.sha256(b"".join(path.read_bytes() for path in recipe)).hexdigest(),
     }
 
 
-def patch_source(source: Path, standard: int) -> None:
-    """Raise the C++ standard of the unpacked `source` and make its library relocatable."""
-    for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
-        path = source / name
-        text = path.read_text()
-        if text.count(STANDARD) != 1:
-            raise SetupError(f"{name} of Horovod {VERSION} is not as expected: delete {WORK}.")
-        raised = f"set(CMAKE_CXX_STANDARD {standard})"
-        path.write_text(text.replace(STANDARD, raised + (RPATH if "/" not in name else "")))
-
-
-def unpack(python: Path, standard: int) -> Path:
-    """Download Horovod's source, checked by its hash, and return the patched folder."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    wanted = WORK / "horovod.txt"
-    wanted.write_text(f"horovod=={VERSION} --hash=sha256:{SHA256}\n")
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "download",
-        "--no-input",
-        "--no-deps",
-        "--no-cache-dir",
-    ]
-    run(
-        f"downloading Horovod {VERSION}",
-        [*pip, "--no-build-isolation", "--no-binary", "horovod", "--require-hashes"]
-        + ["-d", WORK, "-r", wanted],
-        "check that the package registry is reachable (PIP_INDEX_URL)",
-        log="horovod-download",
-    )
-    with tarfile.open(WORK / f"horovod-{VERSION}.tar.gz") as archive:
-        if hasattr(tarfile, "data_filter"):
-            archive.extractall(WORK, filter="data")
-        else:  # Python 3.10.0 to 3.10.11; the hash above vouches for the content
-            archive.extractall(WORK)
-    source = WORK / f"horovod-{VERSION}"
-    patch_source(source, standard)
-    return source
-
-
-def build_environment(bin_folder: Path, mpi: MPI) -> dict[str, str]:
+def build_environment(ground: Ground, bin_folder: Path) -> dict[str, str]:
     """Return the environment in which Horovod's own build finds all it needs."""
     env = {**os.environ, **options()}
-    folders = [str(bin_folder)] if mpi.mpicc is None else [str(mpi.mpicc.parent), str(bin_folder)]
-    env["PATH"] = os.pathsep.join([*folders, env.get("PATH", os.defpath)])
-    if mpi.mpicc is not None:
-        env["MPI_HOME"] = str(mpi.mpicc.parent.parent)
+    env["PATH"] = f"{bin_folder}{os.pathsep}{env.get('PATH', os.defpath)}"
     # CMake 4 no longer reads the policy version that Horovod's copy of Gloo states.
     env.setdefault("CMAKE_POLICY_VERSION_MINIMUM", "3.5")
     # That Gloo uses uint8_t without its header, which newer compilers no longer forgive.
@@ -154,45 +112,71 @@ def build_environment(bin_folder: Path, mpi: MPI) -> dict[str, str]:
     # Set by the make that runs set-up; Horovod's build takes its number of jobs from here.
     env["MAKEFLAGS"] = f"-j{jobs()}"
     env.pop("MAKELEVEL", None)
+    if ground.cuda.horovod:
+        env.update(gpu_environment(ground, env))
     return env
 
 
-def wheel(python: Path, torch: str, torch_root: Path, mpi: MPI, compiler: str) -> Path:
-    """Return a Horovod wheel for exactly this torch, Python and MPI: cached, or built now."""
-    standard = cxx_standard(torch_root, compiler)
-    key = json.dumps(build_key(torch, standard, mpi, compiler), indent=1, sort_keys=True)
+def gpu_environment(ground: Ground, env: dict[str, str]) -> dict[str, str]:
+    """Return what points Horovod's build at the toolkit decided on, and at torch's NCCL."""
+    kit = ground.cuda.toolkit
+    assert kit is not None, "a decision for the registry's toolkit names it once it is installed"
+    # The real compiler, not the link to it: it finds its parts beside itself.
+    nvcc = kit.nvcc.resolve()
+    home = str(kit.home)
+    found = {
+        "CUDA_HOME": home,
+        "CUDAToolkit_ROOT": home,
+        "HOROVOD_CUDA_HOME": home,
+        "CUDACXX": str(nvcc),
+        # Horovod asks the first nvcc on the path which architectures there are.
+        "PATH": f"{nvcc.parent}{os.pathsep}{env['PATH']}",
+    }
+    if ground.cuda.operations and not asked_operations():
+        found["HOROVOD_GPU_OPERATIONS"] = ground.cuda.operations
+    if ground.nccl is not None and "HOROVOD_NCCL_HOME" not in env:
+        found |= {"HOROVOD_NCCL_HOME": str(ground.nccl), "HOROVOD_NCCL_LINK": "SHARED"}
+    return found
+
+
+def wheel(python: Path, ground: Ground) -> Path:
+    """Return a Horovod wheel for exactly this ground and Python: cached, or built now."""
+    standard = cxx_standard(ground.torch.folder, ground.compiler)
+    key = json.dumps(build_key(ground, standard), indent=1, sort_keys=True)
     cache = cache_folder()
-    kept = cache / hashlib.sha256(key.encode()).hexdigest()[:20] if cache else None
-    if kept and (found := sorted(kept.glob("*.whl"))):
-        print(f"  Horovod {VERSION} for torch {torch} is in {kept}")
+    kept = (cache or ROOT / "build") / hashlib.sha256(key.encode()).hexdigest()[:20]
+    if cache and (found := sorted(kept.glob("*.whl"))):
+        print(f"  Horovod {VERSION} for torch {ground.torch.version} is in {kept}")
         return found[0]
-    source = unpack(python, standard)
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-input",
-        "--no-deps",
-        "--no-cache-dir",
-        "-v",
-    ]
+    # Not below the repository: a space in a path breaks Horovod's flags for the linker.
+    with tempfile.TemporaryDirectory(prefix="hvdfilter-horovod-") as folder:
+        built = _build(python, ground, standard, Path(folder))
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / "key.json").write_text(key)
+        # A rename is atomic: two set-ups at once never see half a wheel.
+        part = kept / f"{built.name}.{os.getpid()}"
+        part.write_bytes(built.read_bytes())
+        os.replace(part, kept / built.name)
+    print(f"    kept in {shown(kept)}")
+    return kept / built.name
+
+
+def _build(python: Path, ground: Ground, standard: int, folder: Path) -> Path:
+    source = horovod_source.fetch(python, folder)
+    mpicc, rpath = ground.mpi.mpicc, ground.mpi.libraries
+    if mpicc is None:
+        mpicc, mpicxx = horovod_source.plain_mpi(python.parent.parent, folder / "mpi")
+    else:
+        mpicc, mpicxx = horovod_source.compilers_of(mpicc)
+    to = Adaptation(standard, mpicc, mpicxx, rpath, ground.cuda.horovod)
+    horovod_source.adapt(source, to)
     run(
-        f"building Horovod {VERSION} for torch {torch} in C++{standard} (some minutes)",
-        [*pip, "--no-build-isolation", "-w", WORK / "wheel", source],
+        f"building Horovod {VERSION} for torch {ground.torch.version} in C++{standard} (minutes)",
+        [str(python), "-m", "pip", "wheel", "--no-input", "--no-deps", "--no-cache-dir", "-v"]
+        + ["--no-build-isolation", "-w", str(folder / "wheel"), str(source)],
         "read the first line with 'error' there, and check CXX, MPICC and the HOROVOD_* variables",
         log="horovod-build",
-        env=build_environment(python.parent, mpi),
+        env=build_environment(ground, python.parent),
     )
-    (built,) = (WORK / "wheel").glob("*.whl")
-    if kept is None:
-        return built
-    kept.mkdir(parents=True, exist_ok=True)
-    (kept / "key.json").write_text(key)
-    # A rename is atomic: two set-ups at once never see half a wheel.
-    part = kept / f"{built.name}.{os.getpid()}"
-    shutil.copyfile(built, part)
-    os.replace(part, kept / built.name)
-    shutil.rmtree(source)
-    print(f"  kept in {shown(kept)}")
-    return kept / built.name
+    (built,) = (folder / "wheel").glob("*.whl")
+    return built

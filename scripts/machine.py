@@ -1,9 +1,8 @@
-"""What the machine must bring, and what it has: Python, a C++ compiler, an MPI, a torch.
+"""What the machine must bring, and what it has: Python, disk, a C++ compiler, cores, an MPI.
 
 Looks only; installs nothing and changes nothing.
 """
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from scripts.steps import SetupError
 
-OLDEST_TORCH = (2, 4)
 BYTES_PER_COMPILER = 2 << 30  # torch's headers make a compiler this big
 
 
@@ -53,55 +51,14 @@ def require_make() -> None:
         raise SetupError("make was not found: install it (package make).")
 
 
-def accepts_standard(compiler: str, standard: int) -> bool:
-    """Say whether `compiler` knows C++ `standard` (17, 20, ...)."""
-    return (
-        subprocess.run(
-            [compiler, f"-std=c++{standard}", "-x", "c++", "-fsyntax-only", "/dev/null"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        ).returncode
-        == 0
-    )
-
-
-def cxx_standard(torch_root: Path, compiler: str) -> int:
-    """Return the C++ standard in which to compile against the torch in `torch_root`.
-
-    That is the one torch itself compiles extensions with; with a compiler that does not know it
-    yet, the least one its headers let pass (`#error C++17 or later ...`).
-    """
-    extension = (torch_root / "utils" / "cpp_extension.py").read_text()
-    used = max(map(int, re.findall(r"std=c\+\+(\d\d)", extension)), default=17)
-    headers = ("include/ATen/ATen.h", "include/torch/csrc/api/include/torch/all.h")
-    texts = [(torch_root / name).read_text() for name in headers if (torch_root / name).is_file()]
-    least = max(
-        (int(n) for text in texts for n in re.findall(r"#error C\+\+(\d\d) or later", text)),
-        default=17,
-    )
-    for standard in (used, least):
-        if accepts_standard(compiler, standard):
-            return standard
-    raise SetupError(
-        f"{compiler} cannot compile C++{least}, which the installed torch demands: install a newer "
-        "compiler (g++ 11 or newer) or set CXX to one."
-    )
-
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """Return the leading release numbers of a version: "2.13.0+cpu" gives (2, 13, 0)."""
-    release = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in release.group().split(".")) if release else ()
-
-
-def installed_torch() -> str | None:
-    """Return the version of this Python's torch if hvdfilter can run on it, else None."""
-    try:
-        version = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return version if version_tuple(version) >= OLDEST_TORCH else None
+def require_space(folder: Path, gigabytes: float) -> None:
+    """Refuse a disk on which the set-up would end half-way."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
+        raise SetupError(
+            f"{folder} has {free:.1f} GB of free disk space, but set-up needs {gigabytes:.0f} GB "
+            "there: free some, or set up in a folder on another disk."
+        )
 
 
 def jobs() -> int:
@@ -121,23 +78,30 @@ def jobs() -> int:
 class MPI:
     """An MPI to build and run with.
 
-    `mpicc` is None for the Open MPI that comes as a wheel; `name` tells builds apart.
+    `mpicc` is None for the Open MPI that comes as a wheel; `name` tells builds apart; `libraries`
+    are the folders its compiler links from.
     """
 
     name: str
     mpicc: Path | None = None
     mpirun: Path | None = None
+    libraries: tuple[str, ...] = ()
 
 
 def first_line(*command: str | Path) -> str:
     """Return the first line that a program prints, or "" if it cannot be run."""
+    return output(*command).split("\n")[0]
+
+
+def output(*command: str | Path) -> str:
+    """Return what a program prints, or "" if it cannot be run."""
     try:
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return (done.stdout or done.stderr).strip().split("\n")[0]
+    return (done.stdout or done.stderr).strip()
 
 
 def chosen_mpi(wheel: str) -> MPI:
@@ -153,12 +117,31 @@ def chosen_mpi(wheel: str) -> MPI:
         )
     # Not resolved: /usr/bin/mpicc is often a chain of links that leads away from mpirun's folder.
     mpicc = Path(found).absolute()
-    mpirun = next(
-        (mpicc.parent / n for n in ("mpirun", "mpiexec") if (mpicc.parent / n).exists()), None
-    )
+    # Debian keeps several side by side: beside mpicc.mpich lies mpirun.mpich, and plain mpirun may
+    # be another MPI's.
+    flavour = mpicc.name.partition(".")[1] + mpicc.name.partition(".")[2]
+    names = (f"mpirun{flavour}", f"mpiexec{flavour}")
+    mpirun = next((mpicc.parent / n for n in names if (mpicc.parent / n).exists()), None)
     if mpirun is None:
         raise SetupError(
-            f"there is no mpirun beside {mpicc}: install the run-time part of that MPI, or unset "
-            "MPICC to use the Open MPI from the package registry."
+            f"there is no {names[0]} beside {mpicc}: install the run-time part of that MPI, or "
+            "unset MPICC to use the Open MPI from the package registry."
         )
-    return MPI(name=f"{first_line(mpirun, '--version')} at {mpicc}", mpicc=mpicc, mpirun=mpirun)
+    flags = re.findall(r"-L(\S+)", output(mpicc, "-show"))
+    name = f"{mpi_version(mpirun)} at {mpicc}"
+    return MPI(name, mpicc, mpirun, tuple(dict.fromkeys(flags)))
+
+
+def mpi_version(mpirun: Path) -> str:
+    """Return which MPI a launcher belongs to, in one line: MPICH's tells it in its second."""
+    lines = output(mpirun, "--version").splitlines()
+    telling = 2 if lines and "HYDRA" in lines[0] else 1
+    return " ".join(" ".join(lines[:telling]).split())
+
+
+def start_ranks(mpirun: Path, ranks: int) -> list[str]:
+    """Return the words that start `ranks` ranks on this machine, however few cores it has."""
+    command = [str(mpirun)]
+    if "Open MPI" in first_line(mpirun, "--version"):
+        command += ["--oversubscribe"] + ["--allow-run-as-root"] * (os.geteuid() == 0)
+    return [*command, "-np", str(ranks)]

@@ -17,7 +17,11 @@ LOGS = ROOT / "build" / "setup-logs"
 
 # A cause that can be read in the log beats the step's own guess. First match wins.
 CAUSES: tuple[tuple[str, str], ...] = (
-    (r"No space left on device", "free some disk space (a full set-up takes up to 8 GiB)"),
+    (
+        r"No space left on device|not enough free space|Disk quota exceeded",
+        "the disk is full: free some space here and in TMPDIR (set-up takes 3 GB, with torch's "
+        "CUDA build 8)",
+    ),
     (
         r"Temporary failure in name resolution|NewConnectionError|Max retries exceeded"
         r"|Connection refused|ConnectTimeoutError|ProxyError",
@@ -35,10 +39,6 @@ CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"Could NOT find NCCL|NCCL_INCLUDE_DIR",
         "set HOROVOD_NCCL_HOME to the folder that holds NCCL's include/ and lib/",
-    ),
-    (
-        r"Could NOT find CUDAToolkit|Could not find nvcc",
-        "set HOROVOD_CUDA_HOME to the CUDA toolkit that matches torch",
     ),
     (
         r"No matching distribution found for (?P<what>\S+)",

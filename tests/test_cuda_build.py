@@ -5,26 +5,20 @@ Runs wherever nvcc is, GPU or not: it looks at what the compiler made, never at 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from scripts.toolkit import visible
+
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
 
 
-def find_nvcc() -> str | None:
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    places = [str(Path(home) / "bin") for home in homes if home] + [os.environ.get("PATH", "")]
-    return shutil.which("nvcc", path=os.pathsep.join(places))
-
-
-NVCC = find_nvcc()
-pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc here")
+NVCC = next((kit.nvcc for kit in visible() if not kit.lack()), None)
+pytestmark = pytest.mark.skipif(NVCC is None, reason="no whole CUDA toolkit here")
 
 
 def compile_with(source: Path, target: Path, *options: str) -> str:

