@@ -4,7 +4,9 @@
 # PYTHON=...        the Python to stand on (3.10 or newer); its torch is used if it has one
 # MPICC=...         the machine's own MPI instead of the Open MPI from the package registry
 # HOROVOD_*=...     passed to Horovod's build, such as HOROVOD_GPU_OPERATIONS=NCCL
-# HVDFILTER_CUDA=   0, 1 or auto (default): build the CUDA kernels
+# CUDA_HOME=...     the CUDA toolkit to build with
+# HVDFILTER_CUDA=   0: nothing of CUDA; 1: CUDA also where no driver is; auto (default): with a driver,
+#                   or where a toolkit that matches torch is
 # HVDFILTER_CACHE=  folder for built Horovod wheels (default ~/.cache/hvdfilter), or off
 # HVDFILTER_JOBS=   compilers to run at once
 # NP=2  ARGS=...    ranks of `make demo`; further arguments of it, of pytest and of the sanitizer run

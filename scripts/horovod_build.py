@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,8 +138,11 @@ def gpu_environment(ground: Ground, env: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def wheel(python: Path, ground: Ground) -> Path:
-    """Return a Horovod wheel for exactly this ground and Python: cached, or built now."""
+def wheel(python: Path, ground: Ground, scratch: Path) -> Path:
+    """Return a Horovod wheel for exactly this ground and Python: cached, or built in `scratch`.
+
+    scratch: a folder whose path has no space, which would break Horovod's flags for the linker.
+    """
     standard = cxx_standard(ground.torch.folder, ground.compiler)
     key = json.dumps(build_key(ground, standard), indent=1, sort_keys=True)
     cache = cache_folder()
@@ -148,15 +150,13 @@ def wheel(python: Path, ground: Ground) -> Path:
     if cache and (found := sorted(kept.glob("*.whl"))):
         print(f"  Horovod {VERSION} for torch {ground.torch.version} is in {kept}")
         return found[0]
-    # Not below the repository: a space in a path breaks Horovod's flags for the linker.
-    with tempfile.TemporaryDirectory(prefix="hvdfilter-horovod-") as folder:
-        built = _build(python, ground, standard, Path(folder))
-        kept.mkdir(parents=True, exist_ok=True)
-        (kept / "key.json").write_text(key)
-        # A rename is atomic: two set-ups at once never see half a wheel.
-        part = kept / f"{built.name}.{os.getpid()}"
-        part.write_bytes(built.read_bytes())
-        os.replace(part, kept / built.name)
+    built = _build(python, ground, standard, scratch)
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "key.json").write_text(key)
+    # A rename is atomic: two set-ups at once never see half a wheel.
+    part = kept / f"{built.name}.{os.getpid()}"
+    part.write_bytes(built.read_bytes())
+    os.replace(part, kept / built.name)
     print(f"    kept in {shown(kept)}")
     return kept / built.name
 

@@ -153,7 +153,9 @@ def install_packages(mpi: MPI, compiler: str) -> None:
     print(f"  {decision.line()}")
     install_mpi(mpi)
     ground = replace(install_toolkit(decision, torch), mpi=mpi, compiler=compiler)
-    pip("installing Horovod", "horovod-install", *HERE_TOO, horovod_build.wheel(PYTHON, ground))
+    with venv.scratch() as folder:
+        wheel = horovod_build.wheel(PYTHON, ground, folder)
+    pip("installing Horovod", "horovod-install", *HERE_TOO, wheel)
     check_world()
     kit = ground.cuda.toolkit
     venv.write_stamp(kernels=str(kit.home) if kit and decision.kernels else "")

@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.steps import LOGS, ROOT, SetupError, run, shown
@@ -20,6 +22,7 @@ PYTHON = BIN / "python"
 STAMP = VENV / "hvdfilter-setup.json"
 CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
 CUT_OFF = "cut off in"
+SCRATCH = "hvdfilter-build-"
 
 
 def read_stamp() -> dict[str, object]:
@@ -66,6 +69,24 @@ def make(stands_on: dict[str, str | None]) -> None:
         parents = [entry for entry in sys.path if entry.endswith("site-packages")]
         (site_packages() / "hvdfilter-parent.pth").write_text("\n".join(parents) + "\n")
     write_stamp(foundation=stands_on)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder outside of the repository for what must not lie in it; gone afterwards.
+
+    One that a killed set-up left is known by the note, and goes first.
+    """
+    left = read_stamp().get("scratch")
+    if isinstance(left, str) and Path(left).name.startswith(SCRATCH):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=SCRATCH)
+    write_stamp(scratch=folder)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_stamp(scratch=None)
 
 
 def leave() -> None:

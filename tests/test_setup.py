@@ -159,11 +159,13 @@ def test_a_cached_wheel_is_taken_without_a_build(
         return folder / "horovod-x.whl"
 
     monkeypatch.setattr(horovod_build, "_build", build)
-    python = Path(sys.executable)
-    first = horovod_build.wheel(python, ground("2.13.0"))
-    assert horovod_build.wheel(python, ground("2.13.0")) == first
-    assert first.read_text() == "2.13.0"
-    assert horovod_build.wheel(python, ground("2.14.0")).read_text() == "2.14.0"
+
+    def wheel(torch: str) -> Path:
+        return horovod_build.wheel(Path(sys.executable), ground(torch), tmp_path)
+
+    first = wheel("2.13.0")
+    assert wheel("2.13.0") == first and first.read_text() == "2.13.0"
+    assert wheel("2.14.0").read_text() == "2.14.0"
     assert builds == ["2.13.0", "2.14.0"]
 
 
@@ -278,6 +280,19 @@ def test_a_venv_that_pip_left_half_written_is_made_anew(
     monkeypatch.setattr(venv, "run", lambda *_, **__: noted.append(venv.read_stamp()))
     venv.pip("installing torch", "tools", "torch")
     assert noted[0][venv.CUT_OFF] == "installing torch" and venv.CUT_OFF not in venv.read_stamp()
+
+
+def test_what_a_killed_build_left_is_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(venv, "STAMP", tmp_path / "stamp.json")
+    left = tmp_path / f"{venv.SCRATCH}x"
+    (left / "object").mkdir(parents=True)
+    venv.write_stamp(scratch=str(left))
+    with venv.scratch() as folder:
+        assert not left.exists() and folder.is_dir()
+        assert venv.read_stamp()["scratch"] == str(folder)
+    assert not folder.exists() and "scratch" not in venv.read_stamp()
 
 
 def test_a_torch_that_does_not_import_is_one_sentence(tmp_path: Path) -> None:
