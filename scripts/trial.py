@@ -6,6 +6,7 @@ network namespaces (Linux, `unshare`), so that nothing of the machine changes.
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -50,7 +51,8 @@ class Trial:
     """A folder with a clone in it, and the commands that are run there.
 
     name: of the checkout's folder. prepare: shell commands run inside the namespaces, as root of
-    them, before each command. `all`: every trial of this process, to be cleaned.
+    them, before each command. seconds: of the last set-up. `all`: every trial of this process, to
+    be cleaned.
     """
 
     all: ClassVar[list["Trial"]] = []
@@ -65,6 +67,7 @@ class Trial:
         self.env = {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
         self.env |= {"PATH": path_without_nvcc(), "HOME": str(self.home)}
         self.prepare: list[str] = []
+        self.seconds = 0
         self.all.append(self)
 
     def clone(self) -> None:
@@ -135,7 +138,10 @@ class Trial:
 
     def make(self, target: str, *variables: str, **options: object) -> str:
         """`make target` in the clone, standing on the trial's Python."""
-        return self.run("make", target, f"PYTHON={self.python}", *variables, **options)  # type: ignore[arg-type]
+        said = self.run("make", target, f"PYTHON={self.python}", *variables, **options)  # type: ignore[arg-type]
+        if done := re.search(r"set-up done in (\d+) s", said):
+            self.seconds = int(done.group(1))
+        return said
 
     def ask(self, code: str) -> str:
         """What a line of Python prints in the clone's `.venv`."""
