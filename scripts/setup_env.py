@@ -99,7 +99,7 @@ def install_mpi(mpi: MPI) -> None:
             launcher = BIN / name
             launcher.write_text(f'#!/bin/sh\nexec "{mpi.mpirun}" "$@"\n')
             launcher.chmod(0o755)
-    # Before the minutes that Horovod takes.
+    # Before the minutes that torch and Horovod take.
     run(
         "starting 2 processes with mpirun",
         [*machine.start_ranks(BIN / "mpirun", 2), PYTHON, "-c", "pass"],
@@ -148,10 +148,10 @@ def check_world() -> None:
 
 def install_packages(mpi: MPI, compiler: str) -> None:
     """Install torch, MPI, Horovod and everything hvdfilter imports, and prove that they agree."""
+    install_mpi(mpi)
     torch = install_torch()
     decision = cuda.decide(torch)
     print(f"  {decision.line()}")
-    install_mpi(mpi)
     ground = replace(install_toolkit(decision, torch), mpi=mpi, compiler=compiler)
     with venv.scratch() as folder:
         wheel = horovod_build.wheel(PYTHON, ground, folder)
