@@ -120,16 +120,14 @@ def gpu_environment(ground: Ground, env: dict[str, str]) -> dict[str, str]:
     """Return what points Horovod's build at the toolkit decided on, and at torch's NCCL."""
     kit = ground.cuda.toolkit
     assert kit is not None, "a decision for the registry's toolkit names it once it is installed"
-    # The real compiler, not the link to it: it finds its parts beside itself.
-    nvcc = kit.nvcc.resolve()
     home = str(kit.home)
     found = {
         "CUDA_HOME": home,
         "CUDAToolkit_ROOT": home,
         "HOROVOD_CUDA_HOME": home,
-        "CUDACXX": str(nvcc),
+        "CUDACXX": str(kit.nvcc),
         # Horovod asks the first nvcc on the path which architectures there are.
-        "PATH": f"{nvcc.parent}{os.pathsep}{env['PATH']}",
+        "PATH": f"{kit.nvcc.parent}{os.pathsep}{env['PATH']}",
     }
     if ground.cuda.operations and not asked_operations():
         found["HOROVOD_GPU_OPERATIONS"] = ground.cuda.operations

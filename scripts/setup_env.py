@@ -120,7 +120,6 @@ def install_toolkit(decision: Decision, torch: Torch) -> Ground:
     folder = VENV / "cuda"
     if decision.release and decision.toolkit is None:
         wheels = toolkit_wheels.requirements(decision.release)
-        wheels += toolkit_wheels.runtime_requirement(decision.release, venv.site_packages())
         pip("installing the CUDA toolkit's wheels", "toolkit", *HERE_TOO, *wheels)
         kit = toolkit_wheels.link(decision.release, venv.all_sites(), folder)
         if lack := kit.lack():

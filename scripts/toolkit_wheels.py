@@ -32,15 +32,6 @@ def requirements(cuda: str) -> list[str]:
     return [f"{name}=={cuda}.*" for name in COMPILER]
 
 
-def runtime_requirement(cuda: str, site: Path) -> list[str]:
-    """Return the run-time library as a requirement where `site` lacks its headers.
-
-    nvcc looks for them beside itself, and a torch below a virtual environment has them elsewhere.
-    """
-    here = _root(site, cuda) / "include" / "cuda_runtime.h"
-    return [] if here.exists() else [f"nvidia-cuda-runtime=={cuda}.*"]
-
-
 def link(cuda: str, sites: Iterable[Path], target: Path) -> Toolkit:
     """Make `target` a toolkit out of the wheels in the site-packages folders; return it.
 
@@ -49,16 +40,16 @@ def link(cuda: str, sites: Iterable[Path], target: Path) -> Toolkit:
     roots = [_root(site, cuda) for site in sites if _root(site, cuda).is_dir()]
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for part in ("bin", "nvvm"):
-        owner = next((root / part for root in roots if (root / part).is_dir()), None)
-        if owner is None:
-            raise SetupError(
-                f"the CUDA {cuda} wheels hold no {part}/: install the CUDA toolkit {cuda} and name "
-                "it with CUDA_HOME."
-            )
-        (target / part).symlink_to(owner)
+    # nvcc takes its parts from beside the path it is called by, so bin/ is a folder of its own.
+    _gather([root / "bin" for root in roots], target / "bin")
+    _gather([root / "nvvm" for root in roots], target / "nvvm")
     _gather([root / "include" for root in roots], target / "include")
     _gather([root / "lib" for root in roots], target / "lib64", _unversioned)
+    if not (target / "bin" / "nvcc").exists():
+        raise SetupError(
+            f"the CUDA {cuda} wheels hold no nvcc: install the CUDA toolkit {cuda} and name it "
+            "with CUDA_HOME."
+        )
     return Toolkit(target, cuda)
 
 

@@ -178,5 +178,5 @@ def test_wheels_become_a_toolkit_of_links(tmp_path: Path) -> None:
     assert nccl is not None and (nccl / "lib" / "libnccl.so").read_text() == "nccl/lib/libnccl.so.2"
     # A set-up that is run again makes it again.
     assert toolkit_wheels.link("13.0", [own, below], tmp_path / "cuda") == made
-    with pytest.raises(SetupError, match="hold no bin/"):
+    with pytest.raises(SetupError, match="hold no nvcc"):
         toolkit_wheels.link("13.0", [below], tmp_path / "other")
