@@ -33,7 +33,7 @@ def readelf(*arguments: str) -> str:
     program = shutil.which("readelf")
     if program is None:
         pytest.skip("no readelf: it comes with binutils")
-    command = [program, "--wide", *arguments, str(native.cpu.__file__)]
+    command = [program, "--wide", *arguments, str(native.cpu().__file__)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -60,7 +60,7 @@ from hvdfilter import native
 def throw(times):
     for _ in range(times):
         try:
-            native.cpu.instruction_set()
+            native.cpu().instruction_set()
         except ValueError:
             continue
         raise SystemExit("nothing was thrown")
