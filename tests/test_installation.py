@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import hvdfilter
 from hvdfilter import installation, native, world
 from hvdfilter.doctor.checks import judge
 from hvdfilter.doctor.facts import collect
-from hvdfilter.errors import InstallError
+from hvdfilter.errors import InputError, InstallError
+from hvdfilter.scoring.arguments import backend
 from tests.distributed.launch import run_ranks
 
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
@@ -59,7 +61,7 @@ print(policies.__name__, Filter.__name__, hasattr(hvdfilter, "nonesuch"))
 
 # As a wheel for another machine, one half deleted, and none at all look to the importer.
 @pytest.mark.parametrize(
-    ("torch", "said"),
+    ("content", "said"),
     [
         ("raise OSError('libcudart.so.13: cannot open shared object file')", "(libcudart.so.13: "),
         ("raise ImportError('undefined symbol:\\n  PyX')", "(undefined symbol: PyX)"),
@@ -68,13 +70,26 @@ print(policies.__name__, Filter.__name__, hasattr(hvdfilter, "nonesuch"))
 )
 @pytest.mark.parametrize("arguments", [["doctor"], TRAIN, ["policies"]])
 def test_broken_torch_is_one_sentence(
-    torch: str, said: str, arguments: list[str], tmp_path: Path
+    content: str, said: str, arguments: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "torch.py").write_text(torch)
+    (tmp_path / "torch.py").write_text(content)
     done = command(tmp_path, *arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("hvdfilter: error: torch ") and said in done.stderr
+
+
+def test_broken_horovod_is_one_sentence_that_names_doctor(tmp_path: Path) -> None:
+    # What is left when torch was exchanged under a Horovod built for another.
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod" / "__init__.py").touch()
+    (tmp_path / "horovod" / "torch.py").write_text("raise ImportError('undefined symbol: c10')")
+    done = command(tmp_path, *TRAIN)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "(undefined symbol: c10): 'hvdfilter doctor' says more" in done.stderr
+    done = command(tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "wrong: horovod cannot be loaded (undefined symbol: c10): run" in done.stdout
 
 
 @pytest.fixture(params=["missing", "broken"])
@@ -151,6 +166,16 @@ def test_a_broken_cuda_module_is_an_error_where_there_is_a_gpu(gpu: Path) -> Non
     assert "_cuda" in facts.broken and "cuda" not in facts.kernels
     (wrong,) = [finding for finding in judge([facts]) if finding.wrong]
     assert facts.broken["_cuda"] in wrong.what and "HVDFILTER_CUDA=1" in wrong.remedy
+
+
+def test_a_gpu_without_a_cuda_module_is_not_scored_on_the_cpu(
+    gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)  # it was not built
+    assert native.cuda() is None
+    with pytest.raises(InputError, match="no kernels for cuda:0; .*HVDFILTER_CUDA=1 "):
+        backend(torch.device("cuda:0"))
+    assert any("CUDA kernels are not" in finding.what for finding in judge([collect()]))
 
 
 def test_without_a_gpu_a_broken_cuda_module_is_not_looked_at(
