@@ -151,7 +151,7 @@ def describe_cpu(build: NinjaFile) -> None:
     build.rule("cxx", f"{compiler} {common} {includes()} $flags -MMD -MF $out.d -c $in -o $out")
     bundle = "-bundle -undefined dynamic_lookup" if sys.platform == "darwin" else "-shared"
     tail = f"-fsanitize={sanitize}" if sanitize else ""
-    build.rule("link", f"{compiler} {bundle} $in -o $out {tail} -lpthread -ldl", False)
+    build.rule("link", f"{compiler} {bundle} $in -o $out {tail} -lpthread", False)
 
     sets = instruction_sets()
     objects = [build.compile("cxx", CSRC / "bindings.cpp")]

@@ -5,28 +5,37 @@ scores = hf.score(logits, labels)
 loss, scores = hf.cross_entropy(logits, labels)
 mask   = hf.agree(keys, ids, num_samples, keep)
 filt   = hf.Filter(num_samples, policy="kakurenbo", epochs=90)
+
+A public name is imported when it is first used, so that `hvdfilter doctor` starts, and says what is
+wrong, where torch or a compiled module is broken.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from hvdfilter import policies
-from hvdfilter.agreement import KeepMask
-from hvdfilter.agreement import agree as _agree
-from hvdfilter.data import Indexed
-from hvdfilter.errors import InputError, WorldError
-from hvdfilter.filter import Filter
-from hvdfilter.scoring import GradNorm, Scores, cross_entropy, linear_cross_entropy, score
-from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.errors import InputError, InstallError, WorldError
+from hvdfilter.installation import require_torch
 from hvdfilter.version import __version__
-from hvdfilter.world import World, init
+
+if TYPE_CHECKING:
+    from hvdfilter import policies
+    from hvdfilter.agreement import KeepMask
+    from hvdfilter.data import Indexed
+    from hvdfilter.filter import Filter
+    from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
+    from hvdfilter.scoring.cross_entropy import cross_entropy
+    from hvdfilter.scoring.score import score
+    from hvdfilter.training.sampler import ShardSampler
+    from hvdfilter.world import World, init
 
 __all__ = [
     "Filter",
     "GradNorm",
     "Indexed",
     "InputError",
+    "InstallError",
     "KeepMask",
     "Scores",
     "ShardSampler",
@@ -42,6 +51,39 @@ __all__ = [
 ]
 
 
+# The module in which each of the names above is found.
+_HOMES = {
+    "Filter": "filter",
+    "GradNorm": "scoring",
+    "Indexed": "data",
+    "KeepMask": "agreement",
+    "Scores": "scoring",
+    "ShardSampler": "training.sampler",
+    "World": "world",
+    "cross_entropy": "scoring",
+    "init": "world",
+    "linear_cross_entropy": "scoring",
+    "score": "scoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name; from then on it is an ordinary attribute."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hvdfilter' has no attribute {name!r}")
+    require_torch()
+    if name == "policies":
+        return importlib.import_module("hvdfilter.policies")
+    value = getattr(importlib.import_module(f"hvdfilter.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """All public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
 def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None = None) -> KeepMask:
     """Collective. The mask of the `keep` samples with the largest keys, the same on every rank.
 
@@ -51,4 +93,7 @@ def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None 
     `InputError` on every rank, naming the rank and the first offending id, for NaN keys, ids
     given twice or missing, or ranks that disagree on `num_samples` or `keep`.
     """
-    return _agree(keys, ids, num_samples, keep, (world or init()).collective)
+    from hvdfilter.agreement import agree
+    from hvdfilter.world import init
+
+    return agree(keys, ids, num_samples, keep, (world or init()).collective)

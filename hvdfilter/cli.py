@@ -16,7 +16,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hvdfilter.errors import InputError, WorldError
+from hvdfilter.errors import InputError, InstallError, WorldError
+from hvdfilter.installation import reason, require_torch
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.version import __version__
 
@@ -31,11 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArgumentError as error:
         return _refuse(_sentence(error))
     try:
+        require_torch()
         return _COMMANDS[options.command](options[options.command])
     except InputError as error:
         return _refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
-    except WorldError as error:
+    except (InstallError, WorldError) as error:
         return _refuse(str(error), FAILURE, alone=not getattr(error, "on_all_ranks", False))
+    except ImportError as error:
+        what = f"a package cannot be imported ({reason(error)}): 'hvdfilter doctor' says more"
+        return _refuse(what, FAILURE, alone=True)
 
 
 def _parser() -> ArgumentParser:
@@ -143,9 +148,8 @@ def _refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
 
     alone: this rank met the error by itself, so the others, who may be in a collective, are ended.
     """
-    from hvdfilter import world
-
-    here = world.current() if world.started() else None
+    world = sys.modules.get("hvdfilter.world")  # not there: nothing has started
+    here = world.current() if world is not None and world.started() else None
     alone = alone and here is not None and here.size > 1
     if here is not None and alone:
         sentence = f"rank {here.rank}: {sentence}"

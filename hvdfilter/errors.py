@@ -9,5 +9,9 @@ class InputError(ValueError):
     """What the user gave cannot be used: a name, an option, a file, a tensor."""
 
 
+class InstallError(ImportError):
+    """A part of the installation is missing or broken: torch, or a compiled module."""
+
+
 class WorldError(RuntimeError):
     """The ranks cannot work together: launcher, Horovod and MPI disagree, or a rank left."""

@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from hvdfilter import native
 from hvdfilter.agreement import collective as seam
 from hvdfilter.errors import WorldError
 
@@ -44,7 +45,8 @@ def init() -> World:
 
     Idempotent: every call returns the same `World`. Raises `WorldError`, on every rank, when
     Horovod and MPI see different worlds, or when a launcher started several ranks but none of
-    them can talk to the others.
+    them can talk to the others; `InstallError`, on every rank, when a compiled module of any rank
+    does not load.
     """
     global _current
     if _current is None:
@@ -81,6 +83,9 @@ def _start() -> World:
         hvd.init()
     collective = _collective(hvd)
     _refuse_lonely_ranks(collective.size)
+    with collective.errors_shared():
+        native.cpu()
+        native.cuda()
     local_rank = hvd.local_rank() if hvd is not None else collective.local()[0]
     _share_cores(collective)
     return World(collective.rank, collective.size, local_rank, _device(local_rank), collective)

@@ -19,8 +19,8 @@ SANITIZERS = "address,undefined"
 RUNNER = f"""
 import sys
 sys.path.insert(0, {str(FOLDER)!r})
-from hvdfilter.native import cpu
-assert cpu.__file__.startswith({str(FOLDER)!r}), cpu.__file__
+from hvdfilter import native
+assert native.cpu().__file__.startswith({str(FOLDER)!r}), native.cpu().__file__
 import pytest
 sys.exit(pytest.main(sys.argv[1:]))
 """

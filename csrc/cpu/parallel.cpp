@@ -1,24 +1,21 @@
-// Threads come from the OpenMP run-time that torch has already loaded, found by name: a second
+// Threads come from the OpenMP run-time that torch has already loaded: a second
 // pool of our own would compete with torch's workers, which spin for a while after each of torch's
 // own loops. Where the process has none, plain threads are started for the call.
 #include "parallel.h"
-
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
 
+// libgomp's entry point for a parallel region; LLVM's and Intel's run-times export it as well. Weak:
+// null where the process had no OpenMP run-time when this module was loaded. (dlsym would do the
+// same, but a glibc from 2.34 on lets nobody link it who is to run on an older one.)
+extern "C" __attribute__((weak)) void GOMP_parallel(void (*work)(void*), void* context,
+                                                    unsigned threads, unsigned flags);
+
 namespace hvdfilter {
 namespace {
-
-using GompParallel = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
-
-// libgomp's entry point for a parallel region; LLVM's and Intel's run-times export it as well.
-GompParallel find_openmp() {
-  return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-}
 
 struct Loop {
   Task run;
@@ -40,10 +37,9 @@ void run_tasks(int64_t tasks, int threads, Task run, void* context) {
     for (int64_t i = 0; i < tasks; i++) run(context, i);
     return;
   }
-  static const GompParallel openmp = find_openmp();
   Loop loop{run, context, tasks};
-  if (openmp != nullptr) {
-    openmp(&Loop::work, &loop, static_cast<unsigned>(threads), 0);
+  if (GOMP_parallel != nullptr) {
+    GOMP_parallel(&Loop::work, &loop, static_cast<unsigned>(threads), 0);
     return;
   }
   std::vector<std::thread> helpers;

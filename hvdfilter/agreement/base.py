@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import rounds
-from hvdfilter.errors import InputError, WorldError
+from hvdfilter.errors import InputError, InstallError, WorldError
 
 Array = NDArray[Any]
 
@@ -31,6 +31,7 @@ _SHARED_TYPES: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
         InputError,
+        InstallError,
         WorldError,
         ValueError,
         TypeError,

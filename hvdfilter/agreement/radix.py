@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hvdfilter import native
 from hvdfilter.agreement.reference import SHIFTS, WIDTHS
-from hvdfilter.native import cpu
 
 __all__ = ["SHIFTS", "WIDTHS", "count", "emit", "first_nan"]
 
@@ -29,7 +29,7 @@ def count(
     """Histogram of digit ``level`` of the keys at a live node: int64 [nodes, width]."""
     result = np.zeros((nodes, WIDTHS[level]), np.int64)
     child = [_address(table) for table in children[:level]] + [0] * (2 - level)
-    cpu.radix_count(
+    native.cpu().radix_count(
         _address(keys), keys.size, _address(groups), _address(weights), level, *child, nodes,
         _address(result),
     )  # fmt: skip
@@ -46,7 +46,7 @@ def emit(
     """Whether each key is above its group's threshold, or tied and within the first ``rest``."""
     result = np.empty(keys.size, np.bool_)
     left = rest.copy()
-    cpu.radix_emit(
+    native.cpu().radix_emit(
         _address(keys), keys.size, _address(groups), _address(weights), _address(thresholds),
         _address(left), _address(result),
     )  # fmt: skip
@@ -55,7 +55,7 @@ def emit(
 
 def first_nan(keys: NDArray[np.float32]) -> int | None:
     """Index of the first NaN, or None."""
-    found = int(cpu.first_nan(_address(keys), keys.size))
+    found = int(native.cpu().first_nan(_address(keys), keys.size))
     return None if found < 0 else found
 
 

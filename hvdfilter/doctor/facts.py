@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from hvdfilter import world
+from hvdfilter import native, world
 from hvdfilter.agreement import collective
+from hvdfilter.installation import reason
 from hvdfilter.mpi_home import find_mpi_home
 from hvdfilter.version import __version__
 
@@ -90,7 +91,7 @@ def started_horovod() -> tuple[ModuleType | None, str]:
     try:
         hvd = world.horovod()
     except (ImportError, OSError, AttributeError) as error:
-        return None, " ".join(str(error).split())
+        return None, reason(error)
     if hvd is not None:
         hvd.init()
     return hvd, ""
@@ -142,13 +143,15 @@ def version_of(package: str) -> str:
         return ""
 
 
-def native_kernels() -> tuple[dict[str, str], str]:
-    """The kernels in use and "", or {} and why they cannot be loaded."""
-    try:
-        from hvdfilter import native
-    except ImportError as error:
-        return {}, " ".join(str(error).split())
-    return native.kernels(), ""
+def native_kernels() -> tuple[dict[str, str], dict[str, str]]:
+    """The kernels in use by device, and the modules that cannot be used with the reason."""
+    kernels, faults = {}, {}
+    for device, ask in native.KERNELS.items():
+        try:
+            kernels[device] = ask()
+        except (ImportError, ValueError) as error:  # ValueError: HVDFILTER_ISA names no set
+            faults[f"_{device}"] = reason(error.__cause__ or error)
+    return kernels, faults
 
 
 def mpirun_version() -> str:
@@ -186,8 +189,9 @@ def collect() -> Facts:
     """Look at everything. Starts Horovod and MPI, so all ranks of a job must call it."""
     hvd, horovod_fault = started_horovod()
     mpi = collective.mpi_facts() or {}
-    kernels, kernel_fault = native_kernels()
-    faults = {"horovod": horovod_fault, "hvdfilter": kernel_fault}
+    kernels, faults = native_kernels()
+    if horovod_fault:
+        faults["horovod"] = horovod_fault
     local_rank, local_size = _place(hvd)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = local_rank % gpus if gpus else 0
@@ -208,7 +212,7 @@ def collect() -> Facts:
             "python": platform.python_version(),
             **{package: version_of(package) for package in PACKAGES},
         },
-        broken={name: fault for name, fault in faults.items() if fault},
+        broken=faults,
         kernels=kernels,
         mpi=mpi | {"path": library_of(mpi["module"])} if mpi else {},
         horovod=horovod_facts(),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hvdfilter import native
 from hvdfilter.errors import InputError
+from hvdfilter.installation import build_again
 from hvdfilter.scoring.scores import Scores
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -81,12 +82,12 @@ def row_dtype(logits: Tensor) -> torch.dtype:
 def backend(device: torch.device) -> tuple[ModuleType, tuple[int, ...]]:
     """The native module for a device and the arguments its functions end with."""
     if device.type == "cpu":
-        return native.cpu, (torch.get_num_threads(),)
+        return native.cpu(), (torch.get_num_threads(),)
     module = native.cuda() if device.type == "cuda" else None
     if module is None:
         raise InputError(
-            f"logits: there are no kernels for {device}; rebuild hvdfilter with "
-            "HVDFILTER_CUDA=1 or move the tensors to the CPU."
+            f"logits: there are no kernels for {device}; move the tensors to the CPU, or for a GPU "
+            f"put nvcc on the PATH and {build_again('HVDFILTER_CUDA=1 ')}."
         )
     return module, (device.index or 0, torch.cuda.current_stream(device).cuda_stream)
 

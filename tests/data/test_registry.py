@@ -83,7 +83,7 @@ def test_digits_split_is_stratified_and_disjoint():
     assert not train.augmentation.flip and train.augmentation.pad == 1
 
 
-def test_missing_scikit_learn_names_the_extra(monkeypatch):
+def test_missing_scikit_learn_names_the_remedy(monkeypatch):
     genuine = builtins.__import__
 
     def without(name, *arguments, **options):
@@ -92,7 +92,7 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
         return genuine(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r"pip install 'hvdfilter\[data\]'"):
+    with pytest.raises(InputError, match=r"\(sklearn.*\): run 'pip install scikit-learn'"):
         open_dataset("digits", train=True)
 
 

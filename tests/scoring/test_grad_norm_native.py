@@ -136,14 +136,14 @@ def test_both_plain_forms_agree(form: str) -> None:
 def test_the_cheaper_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     # Large images: products. 4 x 4 images under a wide kernel: Gram.
     taken: list[int] = []
-    right = native.cpu.sample_products
+    right = native.cpu().sample_products
 
     class Counting:
         def sample_products(self, *arguments: object) -> None:
             taken.append(1)
             right(*arguments)
 
-    monkeypatch.setattr(native_products.native, "cpu", Counting())
+    monkeypatch.setattr(native_products.native, "cpu", Counting)
     for channels, size, expected in [(8, 32, 1), (128, 4, 0)]:
         taken.clear()
         model = nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1))

@@ -73,7 +73,7 @@ def _sample_products(
     samples, channels = x.shape[:2]
     squares = x.new_empty(samples, dtype=torch.float64)
     rows = x.new_empty(samples, g.shape[1])
-    native.cpu.sample_products(
+    native.cpu().sample_products(
         x.data_ptr(),
         strides(x),
         g.data_ptr(),
