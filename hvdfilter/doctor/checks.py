@@ -123,7 +123,7 @@ def check_devices(ranks: list[Facts]) -> Iterator[Finding]:
     if facts.gpus and facts.kernels.get("cuda") == "not loaded":
         yield Finding(
             "a GPU is there but hvdfilter's CUDA kernels are not",
-            "put nvcc on PATH (or set CUDA_HOME) and " + build_again("HVDFILTER_CUDA=1 "),
+            build_again("HVDFILTER_CUDA=1 "),
         )
     if facts.gpus and len(ranks) > 1 and not facts.horovod.get("nccl_built", True):
         yield Finding(

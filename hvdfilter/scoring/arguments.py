@@ -87,7 +87,7 @@ def backend(device: torch.device) -> tuple[ModuleType, tuple[int, ...]]:
     if module is None:
         raise InputError(
             f"logits: there are no kernels for {device}; move the tensors to the CPU, or for a GPU "
-            f"put nvcc on the PATH and {build_again('HVDFILTER_CUDA=1 ')}."
+            f"{build_again('HVDFILTER_CUDA=1 ')}."
         )
     return module, (device.index or 0, torch.cuda.current_stream(device).cuda_stream)
 
