@@ -17,9 +17,11 @@ from hvdfilter.agreement import agree as _agree
 from hvdfilter.data import Indexed
 from hvdfilter.errors import InputError, WorldError
 from hvdfilter.filter import Filter
+from hvdfilter.mpi_home import find_mpi_home
 from hvdfilter.scoring import GradNorm, Scores, cross_entropy, linear_cross_entropy, score
 from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.version import __version__
+from hvdfilter.waiting import choose_waiting
 from hvdfilter.world import World, init
 
 __all__ = [
@@ -40,6 +42,10 @@ __all__ = [
     "policies",
     "score",
 ]
+
+# Read by MPI_Init, which a script's own `hvd.init()` may run before anything else here does.
+find_mpi_home()
+choose_waiting()
 
 
 def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None = None) -> KeepMask:
