@@ -1,11 +1,10 @@
 """What a run shows on the terminal: a progress bar, a line an epoch, and the final table.
 
-Rank 0 only; the bar only where the output is a terminal.
+Rank 0 only; the bar only where a person looks.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hvdfilter import policies
+from hvdfilter.report.audience import terminal_width
 from hvdfilter.report.compare import ROWS, find_full, summarise
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import current
@@ -45,30 +45,36 @@ class Screen:
         """Move the bar."""
         if current().rank != 0 or not self.console.is_terminal:
             return
+        name = self._epoch(epoch)
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
+            self._bar.add_task(name, total=steps)
             self._bar.start()
-            self._bar.add_task("", epoch=epoch)
-        self._bar.update(self._bar.task_ids[0], completed=step, total=steps, epoch=epoch)
+        self._bar.update(self._bar.task_ids[0], completed=step, total=steps, description=name)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One line for a finished epoch."""
         if current().rank == 0:
             self.console.print(
-                f"epoch {record['epoch'] + 1:3}/{self.config.epochs}  "
+                f"{self._epoch(record['epoch'])}  "
                 f"loss {record['train_loss']:.4f}  test accuracy {record['test_accuracy']:.4f}  "
                 f"hidden {record['hidden'] / record['samples']:5.1%}  "
                 f"mask {record['mask_digest'][:8]}  {record['seconds']['total']:.2f} s",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
+
+    def _epoch(self, epoch: int) -> str:
+        """An epoch as bar and line both name it; people count from one."""
+        return f"epoch {epoch + 1:3}/{self.config.epochs}"
 
     def table(self, folder: Path) -> None:
         """The finished run, beside a `full` run of the same work if there is one."""
@@ -100,10 +106,8 @@ def policy_table() -> None:
 
 
 def _console() -> Console:
-    # mpirun gives rank 0 a pseudo-terminal for its output even when that ends in a file, but never
-    # for its errors: only where both are terminals is there a person at the other end.
-    person = sys.stdout.isatty() and sys.stderr.isatty()
-    return Console(force_terminal=person, width=None if person else 100)
+    width = terminal_width()
+    return Console(force_terminal=width is not None, width=100 if width is None else width)
 
 
 def _table(*columns: str, **options: Any) -> Table:
