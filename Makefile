@@ -44,7 +44,8 @@ setup:
 demo: export OMPI_MCA_rmaps_base_oversubscribe := 1
 demo: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 demo: setup
-	mpirun --bind-to none -np $(NP) hvdfilter compare --model resnet9:32 --epochs 24 $(ARGS)
+	mpirun --bind-to none -np $(NP) hvdfilter compare --model resnet9:32 --epochs 24 \
+		--policy_options.keep 0.6 $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

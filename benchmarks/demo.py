@@ -49,7 +49,8 @@ def demo_command(ranks: int) -> list[str]:
     recipe = subprocess.run(
         ["make", "-n", "demo", f"NP={ranks}"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return shlex.split(recipe.stdout.splitlines()[-1])
+    start = recipe.stdout.index("mpirun ")
+    return shlex.split(recipe.stdout[start:].replace("\\\n", " "))
 
 
 def one_run(ranks: int) -> dict[str, str]:
