@@ -11,17 +11,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from hvdfilter.mpi_home import find_mpi_home
+from hvdfilter.waiting import choose_waiting, limit_spinning
+
+# What libgomp reads as torch is imported, and MPI as it starts, which may be a script's own
+# `hvd.init()`: so before anything else.
+limit_spinning()
+find_mpi_home()
+choose_waiting()
+
 from hvdfilter import policies
 from hvdfilter.agreement import KeepMask
 from hvdfilter.agreement import agree as _agree
 from hvdfilter.data import Indexed
 from hvdfilter.errors import InputError, WorldError
 from hvdfilter.filter import Filter
-from hvdfilter.mpi_home import find_mpi_home
 from hvdfilter.scoring import GradNorm, Scores, cross_entropy, linear_cross_entropy, score
 from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.version import __version__
-from hvdfilter.waiting import choose_waiting
 from hvdfilter.world import World, init
 
 __all__ = [
@@ -42,10 +49,6 @@ __all__ = [
     "policies",
     "score",
 ]
-
-# Read by MPI_Init, which a script's own `hvd.init()` may run before anything else here does.
-find_mpi_home()
-choose_waiting()
 
 
 def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None = None) -> KeepMask:

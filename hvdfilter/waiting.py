@@ -1,4 +1,8 @@
-"""How an idle MPI waits: by spinning, or by giving way to whoever has work. Chosen on import.
+"""How an idle thread waits: by spinning, or by giving way to whoever has work. Chosen on import.
+
+Two kinds spin. torch's OpenMP threads do, between parallel loops and at their ends, by default for
+milliseconds: beside other load on the same cores a thread then waits for one that it keeps from
+running. libgomp reads its limit when torch loads it.
 
 From `hvd.init()` on, Horovod's own thread sits in blocking MPI calls, which spin unless told
 otherwise: where ranks and their threads fill the cores, that takes nearly half of the compute. Open
@@ -14,6 +18,11 @@ import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+SPINS = "GOMP_SPINCOUNT"
+# Long enough to bridge the gaps between the loops of a small network's step (about 0.1 ms), short
+# beside the milliseconds for which the system takes a core away.
+FEW_SPINS = "10000"
+OPENMP_CHOICES = (SPINS, "OMP_WAIT_POLICY")  # the user's own
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
 USER_FILE = Path(".openmpi", "mca-params.conf")  # below the home folder
 # How many ranks a launcher started on this host; the first that is set counts, since mpirun may run
@@ -26,6 +35,15 @@ LOCAL_RANKS = (
 )
 
 _chosen = ""
+
+
+def limit_spinning(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Have torch's idle OpenMP threads sleep after a moment, unless the user has chosen.
+
+    To be called before torch is imported; afterwards it changes nothing here.
+    """
+    if not any(name in environ for name in OPENMP_CHOICES):
+        environ[SPINS] = FEW_SPINS
 
 
 def choose_waiting(environ: MutableMapping[str, str] = os.environ, cores: int | None = None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from hvdfilter.waiting import YIELD, choose_waiting
-from tests.distributed.launch import check_ranks
+from hvdfilter.waiting import YIELD, choose_waiting, limit_spinning
+from tests.distributed.launch import check_ranks, environment
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,27 @@ def test_the_users_own_file_of_open_mpi_counts(tmp_path: Path) -> None:
     assert "gives way" in choose_waiting(dict(environ), 2)
     file.write_text("btl = self,vader\n  mpi_yield_when_idle = 0\n")
     assert choose_waiting(environ, 2) == f"as {file} says" and YIELD not in environ
+
+
+def test_spinning_is_limited_unless_the_user_has_chosen() -> None:
+    environ: dict[str, str] = {}
+    limit_spinning(environ)
+    assert environ == {"GOMP_SPINCOUNT": "10000"}
+    for chosen in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        limit_spinning(environ := dict(chosen))
+        assert environ == chosen
+
+
+def test_openmp_is_told_before_torch_loads_it() -> None:
+    env = environment({"OMP_DISPLAY_ENV": "VERBOSE"})  # libgomp says what it has read
+    env.pop("GOMP_SPINCOUNT", None)  # this process's own import has set it
+    done = subprocess.run(
+        [sys.executable, "-c", "import hvdfilter"], env=env, capture_output=True, text=True
+    )
+    told = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
+    if done.returncode == 0 and not told:
+        pytest.skip("this torch has another OpenMP than GNU's")
+    assert set(told) == {"10000"}, done.stderr
 
 
 # Asks Open MPI itself, through MPI's tool interface, for the value it works with.
