@@ -1,8 +1,8 @@
 """How throughput scales with the ranks, with and without pruning.
 
 Takes the flags and prints the "img/sec" lines of Horovod's synthetic benchmark. Run it under a
-launcher to measure that world (`horovodrun -np 8 python -m benchmarks.scaling`), or alone with
-`--ranks 1 2 4` to start one world after the other and see the efficiency.
+launcher to measure that world (`mpirun -np 8 python -m benchmarks.scaling`), or alone with
+`--ranks 1 2 4` to start these worlds in turn, each beside plain Horovod's, and see the efficiency.
 
 An iteration is one epoch of `--num-batches-per-iter` steps over synthetic images, from the start
 of the agreement to the end of the exchange, hidden samples re-scored: nothing of the method is
@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
+from benchmarks.scaling_sweep import sweep
 from hvdfilter import Filter, init, models, policies
 from hvdfilter.data import Normalize, make_loader, open_dataset
 from hvdfilter.training import ring
@@ -51,7 +50,7 @@ class FixedShare(policies.Policy):
 def main() -> None:
     options = _options()
     if options.ranks:
-        _sweep(options)
+        sweep(options)
         return
     world = init()
     if options.no_cuda:
@@ -126,6 +125,7 @@ def measure(options: argparse.Namespace, world: World, hide: float) -> dict[str,
     )
     say(f"Allreduce calls saved an epoch: {saved * tensors:,} of {full_steps * tensors:,}\n")
     return {
+        "what": "hvdfilter",
         "ranks": world.size,
         "hidden": hide,
         "img_per_sec_per_rank": trained,
@@ -152,46 +152,6 @@ def _materialise(images: Any) -> Any:
     return ArrayImages(data, images.labels, images.description)
 
 
-def _sweep(options: argparse.Namespace) -> None:
-    """One world after the other; then throughput and efficiency side by side."""
-    results = []
-    for ranks in sorted(options.ranks):  # efficiency is against the smallest
-        command = [
-            "mpirun",
-            "--oversubscribe",
-            "--bind-to",
-            "none",
-            "-np",
-            str(ranks),
-            sys.executable,
-        ]
-        command += ["-m", "benchmarks.scaling", "--json", "--model", options.model]
-        for flag, value in vars(options).items():
-            if flag not in ("ranks", "json", "model") and value is not False:
-                command += ["--" + flag.replace("_", "-")] + ([] if value is True else [str(value)])
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"the run on {ranks} ranks failed:\n{done.stderr[-2000:]}")
-        results += json.loads(done.stdout.splitlines()[-1])
-    if options.json:
-        print(json.dumps(results))
-        return
-    print(
-        "ranks  hidden  img/sec per rank  samples/sec  efficiency  gradient MB saved  calls saved"
-    )
-    base = {}
-    for row in results:
-        covered = statistics.median(row["samples_per_sec"])
-        base.setdefault(row["hidden"], covered / row["ranks"])
-        efficiency = covered / row["ranks"] / base[row["hidden"]]
-        per_rank = statistics.median(row["img_per_sec_per_rank"])
-        print(
-            f"{row['ranks']:5}  {row['hidden']:6.0%}  {per_rank:16.1f}  {covered:11.1f}  "
-            f"{efficiency:10.0%}  {row['gradient_bytes_saved'] / 1e6:17.2f}  "
-            f"{row['allreduce_calls_saved']:11,}"
-        )
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,6 +170,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--num-iters", type=int, default=10, help="epochs measured")
     parser.add_argument("--hide", type=float, default=0.3, help="share hidden in the pruned run")
     parser.add_argument("--ranks", type=int, nargs="+", help="start these worlds in turn")
+    parser.add_argument("--repeats", type=int, default=3, help="starts of each of these worlds")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each of their ranks")
+    parser.add_argument("--csv", help="file for the table of these worlds")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of lines")
     return parser.parse_args()
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import require_torch
+from hvdfilter.mpi_home import find_mpi_home
 from hvdfilter.version import __version__
+from hvdfilter.waiting import choose_waiting, limit_spinning
 
 if TYPE_CHECKING:
     from hvdfilter import policies
@@ -50,6 +52,12 @@ __all__ = [
     "score",
 ]
 
+
+# What libgomp reads as torch is imported, and MPI as it starts, which may be a script's own
+# `hvd.init()`: so as soon as hvdfilter is.
+limit_spinning()
+find_mpi_home()
+choose_waiting()
 
 # The module in which each of the names above is found.
 _HOMES = {

@@ -1,7 +1,7 @@
-"""The command line: `hvdfilter train | score | report | policies | doctor`.
+"""The command line: `hvdfilter train | compare | score | report | policies | doctor`.
 
 It parses, calls the library, and turns errors into one sentence and an exit code. The options of
-`train` are the fields of `TrainConfig`; the same names serve in its `--config` YAML file.
+`train` and `compare` are the fields of `TrainConfig`; a `--config` YAML file takes the same names.
 """
 
 from __future__ import annotations
@@ -58,9 +58,13 @@ def _parser() -> ArgumentParser:
         commands.add_subcommand(name, sub, help=summary)
         return sub
 
-    train = add("train", "Train a model; start it with horovodrun, mpirun, srun or alone.")
-    train.add_argument("--config", action="config", help="YAML file with any of these options")
-    train.add_class_arguments(TrainConfig, None)
+    for name, summary in (
+        ("train", "Train a model; start it with mpirun, srun, horovodrun or alone."),
+        ("compare", "Train under a policy, in full and at random, by turns in one job."),
+    ):
+        command = add(name, summary)
+        command.add_argument("--config", action="config", help="YAML file with any of these")
+        command.add_class_arguments(TrainConfig, None)
     score = add("score", "Score every training sample with the model of a finished run.")
     score.add_argument("run", type=Path, help="run folder, e.g. runs/digits-cnn-full")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
@@ -76,8 +80,7 @@ def _train(options: Namespace) -> int:
     from hvdfilter.training.preemption import Preempted
     from hvdfilter.world import current
 
-    values = {field.name: options[field.name] for field in fields(TrainConfig)}
-    config = TrainConfig(**values)
+    config = _train_config(options)
     try:
         with Screen(config) as screen:
             result = train(config, screen.step, screen.epoch)
@@ -90,6 +93,25 @@ def _train(options: Namespace) -> int:
         raise
     screen.table(result.folder)
     return 0
+
+
+def _compare(options: Namespace) -> int:
+    from hvdfilter.report.screen import Screen
+    from hvdfilter.training.compare import compare
+
+    config = _train_config(options)
+    with Screen(config) as screen:
+        folders = compare(
+            config,
+            lambda policy, epoch, step, steps: screen.step(epoch, step, steps, policy),
+            lambda policy, record: screen.epoch(record, policy),
+        )
+    screen.verdict(folders)
+    return 0
+
+
+def _train_config(options: Namespace) -> TrainConfig:
+    return TrainConfig(**{field.name: options[field.name] for field in fields(TrainConfig)})
 
 
 def _score(options: Namespace) -> int:
@@ -124,6 +146,7 @@ def _doctor(options: Namespace) -> int:
 
 _COMMANDS = {
     "train": _train,
+    "compare": _compare,
     "score": _score,
     "report": _report,
     "policies": _policies,

@@ -39,6 +39,16 @@ class Costs:
             if counter:
                 self.bytes[part] += counter.traffic - sent
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Book the block to "total", and the CPU time of all this process's threads to "cpu"."""
+        started, worked = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.add("total", time.perf_counter() - started)
+            self.add("cpu", time.process_time() - worked)
+
     def restore(self, seconds: Mapping[str, float], sent: Mapping[str, int]) -> None:
         """Go on from costs that were saved."""
         self.seconds.update(seconds)

@@ -15,7 +15,7 @@ from pathlib import Path
 def find_mpi_home(prefix: str = sys.prefix) -> None:
     """Set `OPAL_PREFIX` to `prefix` if an Open MPI wheel is installed there and nobody has set it.
 
-    To be called before `MPI_Init`, which both Horovod and mpi4py run; twice is once.
+    Called when hvdfilter is imported, before `MPI_Init`, which both Horovod and mpi4py run.
     """
     home = Path(prefix)
     if (home / "lib" / "libmpi.so.40").exists() and (home / "bin" / "opal_wrapper").exists():

@@ -20,4 +20,9 @@ if [ "$(id -u)" -eq 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-exec horovodrun -np "$RANKS" hvdfilter train "$@"
+# More ranks than cores, for Open MPI 4 and 5; other MPIs allow them anyway.
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+
+# Not horovodrun, which writes the rank before each line. Binding to one core would leave the
+# loader's and torch's threads nowhere to run.
+exec mpirun --bind-to none -np "$RANKS" hvdfilter train "$@"

@@ -146,6 +146,7 @@ def test_two_ranks_give_one_table() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("MPI thread level") == 1
     assert "one MPI for both" in done.stdout
+    assert "an idle MPI" in done.stdout and "2 x (1 + Horovod's) threads" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows if row and row[0] in ("0", "1") and "cpu" in row] == ["0", "1"]
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.demo import demo_command
+from hvdfilter import cli
 from tests.distributed.launch import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +56,16 @@ def job(script: str, tmp_path: Path, *args: str, **env: str) -> subprocess.Compl
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_demo_is_a_command_that_every_mpirun_and_hvdfilter_understand() -> None:
+    words = demo_command(3)
+    ours = words.index("hvdfilter")
+    # Open MPI's launcher and MPICH's have these two options in common.
+    assert words[:ours] == ["mpirun", "--bind-to", "none", "-np", "3"]
+    options = cli._parser().parse_args(words[ours + 1 :])
+    assert options.command == "compare" and options.compare.policy == "kakurenbo"
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import numpy as np
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
 from hvdfilter.agreement.over_horovod import HorovodCollective
 from hvdfilter.errors import WorldError
-from hvdfilter.mpi_home import find_mpi_home
 
 __all__ = [
     "Collective",
@@ -238,7 +237,6 @@ def _abort_on_uncaught(collective: MPICollective) -> None:
 
 
 def _mpi() -> Any:
-    find_mpi_home()
     try:
         import mpi4py
 

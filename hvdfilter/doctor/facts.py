@@ -23,10 +23,9 @@ from typing import Any
 
 import torch
 
-from hvdfilter import native, world
+from hvdfilter import native, waiting, world
 from hvdfilter.agreement import collective
 from hvdfilter.installation import reason
-from hvdfilter.mpi_home import find_mpi_home
 from hvdfilter.version import __version__
 
 PACKAGES = ("torch", "numpy", "horovod", "mpi4py")
@@ -54,6 +53,7 @@ class Facts:
     horovod: dict[str, Any] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
     mpirun: str = ""
+    waiting: str = ""
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is the same on all ranks of a sound job."""
@@ -78,13 +78,14 @@ class Facts:
         if self.mpi and self.horovod and self.horovod["path"]:
             rows.append(("one MPI for both", "yes" if len(self.libraries) == 1 else "no"))
         rows.append(("mpirun", self.mpirun or "not on the path"))
+        if self.mpi:
+            rows.append(("an idle MPI", self.waiting))
         return rows
 
 
 @functools.cache
 def started_horovod() -> tuple[ModuleType | None, str]:
     """Horovod, initialised, and "" -- or None and why not ("" again where it is not installed)."""
-    find_mpi_home()
     # MPI first: whoever starts it ends it, and Horovod would end it on all ranks as soon as one of
     # them leaves, while others still print.
     collective.mpi_world_size()
@@ -195,7 +196,6 @@ def collect() -> Facts:
     local_rank, local_size = _place(hvd)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = local_rank % gpus if gpus else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Facts(
         host=socket.gethostname(),
         local_rank=local_rank,
@@ -204,7 +204,7 @@ def collect() -> Facts:
         gpus=gpus,
         gpu_driver=Path("/dev/nvidia0").exists(),
         torch_cuda=torch.version.cuda or "",
-        cores=cores or 1,
+        cores=waiting.available_cores(),
         threads=torch.get_num_threads(),
         launched=launched_ranks(),
         versions={
@@ -218,4 +218,5 @@ def collect() -> Facts:
         horovod=horovod_facts(),
         libraries=loaded_libraries(),
         mpirun=mpirun_version(),
+        waiting=waiting.chosen() if "Open MPI" in mpi.get("library", "") else "not Open MPI",
     )

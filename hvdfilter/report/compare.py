@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ COST_PARTS = {
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
     "waiting": "waiting for the slowest rank",
-    "scoring": "scoring (inside the passes above)",
+    "scoring": "scoring, inside these passes",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
 }
@@ -44,6 +45,7 @@ class Summary:
     gradient_bytes: int
     allreduces: int
     total: float
+    cpu: float
     seconds: dict[str, float]
 
     @property
@@ -85,8 +87,12 @@ ROWS = (
     Row("optimiser steps", lambda run: run.steps, ",d"),
     Row("gradient allreduced, MB a rank", lambda run: run.gradient_bytes / 1e6, ",.1f"),
     Row("tensors allreduced", lambda run: run.allreduces, ",d"),
+    Row("CPU seconds, all ranks", lambda run: run.cpu, ".2f"),
     Row("seconds in all", lambda run: run.total, ".2f"),
-    *(Row(meaning, _seconds(part), ".3f", part=True) for part, meaning in COST_PARTS.items()),
+    *(
+        Row(meaning, _seconds(p), ".3f", relative=False, part=True)
+        for p, meaning in COST_PARTS.items()
+    ),
     Row("scoring + exchange + agreement", lambda run: run.overhead, ".2%", relative=False),
 )
 
@@ -115,6 +121,7 @@ def summarise(folder: Path) -> Summary:
         gradient_bytes=total("gradient_bytes"),
         allreduces=total("allreduce_calls"),
         total=seconds.pop("total"),
+        cpu=sum(record.get("cpu_seconds", math.nan) for record in epochs),  # older runs have none
         seconds=dict(seconds),
     )
 

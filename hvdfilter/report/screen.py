@@ -1,11 +1,11 @@
 """What a run shows on the terminal: a progress bar, a line an epoch, and the final table.
 
-Rank 0 only; the bar only where the output is a terminal.
+Rank 0 only; the bar only where a person looks.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,13 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hvdfilter import policies
-from hvdfilter.report.compare import ROWS, find_full, summarise
+from hvdfilter.report.audience import terminal_width
+from hvdfilter.report.compare import ROWS, Summary, find_full, summarise
+from hvdfilter.report.verdict import verdict
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import current
 
 
 class Screen:
-    """Follows a run; `step` and `epoch` are the callbacks of `train`."""
+    """Follows a run, or several by turns; `step` and `epoch` are the callbacks of `train`."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -41,32 +43,34 @@ class Screen:
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        """Move the bar."""
+    def step(self, epoch: int, step: int, steps: int, policy: str = "") -> None:
+        """Move the bar. policy: whose turn it is, where runs are compared."""
         if current().rank != 0 or not self.console.is_terminal:
             return
+        name = self._epoch(epoch, policy)
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
+            self._bar.add_task(name, total=steps)
             self._bar.start()
-            self._bar.add_task("", epoch=epoch)
-        self._bar.update(self._bar.task_ids[0], completed=step, total=steps, epoch=epoch)
+        self._bar.update(self._bar.task_ids[0], completed=step, total=steps, description=name)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: dict[str, Any], policy: str = "") -> None:
         """One line for a finished epoch."""
         if current().rank == 0:
             self.console.print(
-                f"epoch {record['epoch'] + 1:3}/{self.config.epochs}  "
+                f"{self._epoch(record['epoch'], policy)}  "
                 f"loss {record['train_loss']:.4f}  test accuracy {record['test_accuracy']:.4f}  "
                 f"hidden {record['hidden'] / record['samples']:5.1%}  "
                 f"mask {record['mask_digest'][:8]}  {record['seconds']['total']:.2f} s",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
 
@@ -75,20 +79,37 @@ class Screen:
         if current().rank != 0:
             return
         run, full = summarise(folder), find_full(folder)
-        table = _table(title=str(folder), title_justify="left")
-        table.add_column("")
-        for column in [run] + ([full] if full else []):
-            table.add_column(column.policy, justify="right")
-        if full:
-            table.add_column("difference", justify="right")
-        for row in ROWS:
-            cells = [row.cell(run)] + ([row.cell(full), row.difference(run, full)] if full else [])
-            table.add_row("  " * row.part + row.label, *cells)
-        self.console.print(table)
+        self._table(run, [full] if full else [])
         if full is None and run.policy != "full":
             self.console.print(
-                "no `full` run to compare with: add one with --policy full", soft_wrap=True
+                "no `full` run to compare with: `hvdfilter compare` trains one beside it",
+                soft_wrap=True,
             )
+
+    def verdict(self, folders: Mapping[str, Path]) -> None:
+        """The runs of a comparison side by side, and in sentences."""
+        if current().rank != 0:
+            return
+        run, full, *random = map(summarise, folders.values())
+        self._table(run, [full, *random])
+        for sentence in verdict(run, full, *random):
+            self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def _epoch(self, epoch: int, policy: str) -> str:
+        """An epoch as bar and line both name it; people count from one."""
+        return f"epoch {epoch + 1:3}/{self.config.epochs}" + (f"  {policy:10}" if policy else "")
+
+    def _table(self, run: Summary, others: Sequence[Summary]) -> None:
+        table = _table("", title=str(run.folder), title_justify="left")
+        for column in (run, *others):
+            table.add_column(column.policy, justify="right")
+        for other in others:
+            table.add_column(f"against {other.policy}", justify="right")
+        for row in ROWS:
+            cells = [row.cell(column) for column in (run, *others)]
+            cells += [row.difference(run, other) for other in others]
+            table.add_row("  " * row.part + row.label, *cells)
+        self.console.print(table)
 
 
 def policy_table() -> None:
@@ -100,10 +121,8 @@ def policy_table() -> None:
 
 
 def _console() -> Console:
-    # mpirun gives rank 0 a pseudo-terminal for its output even when that ends in a file, but never
-    # for its errors: only where both are terminals is there a person at the other end.
-    person = sys.stdout.isatty() and sys.stderr.isatty()
-    return Console(force_terminal=person, width=None if person else 100)
+    width = terminal_width()
+    return Console(force_terminal=width is not None, width=100 if width is None else width)
 
 
 def _table(*columns: str, **options: Any) -> Table:

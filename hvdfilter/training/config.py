@@ -15,7 +15,8 @@ class TrainConfig:
     """What to train on, with which policy, and where to leave the results.
 
     data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR or synthetic:N,C,H,W,CLASSES.
-    model: cnn, resnet9, resnet18, resnet50 or timm:NAME.
+    model: cnn, resnet9, resnet18, resnet50 or timm:NAME; cnn:WIDTH and resnet9:WIDTH choose the
+        channels of the first layer.
     policy: which samples to keep; `hvdfilter policies` lists them.
     policy_options: options of the policy, e.g. --policy_options.keep 0.6
     epochs: passes over the data.

@@ -6,7 +6,6 @@ and decide lives in the modules it calls.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,9 @@ from hvdfilter.world import World, init
 Progress = Callable[[int, int, int], None]
 # Called on every rank with the record of every finished epoch.
 Report = Callable[[dict[str, Any]], None]
+# Training batches that a pass without a backward takes at once: a few large batches cost less than
+# many small ones, and hold less than a training step does.
+FORWARD_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,20 @@ def train(
 
 
 class Trainer:
-    """The state of one run: data, model, optimiser, filter, and how far it has come."""
+    """The state of one run: data, model, optimiser, filter, and how far it has come.
 
-    def __init__(self, config: TrainConfig, world: World) -> None:
+    policy: by default made as `config` says. Several may live in one process, if they take turns:
+    between two epochs nothing of a run is under way.
+    """
+
+    def __init__(
+        self, config: TrainConfig, world: World, policy: policies.Policy | None = None
+    ) -> None:
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
         self.filter = Filter(
             len(self.train_set),
-            policies.make(config.policy, **config.policy_options),
+            policy or policies.make(config.policy, **config.policy_options),
             epochs=config.epochs,
             world=world,
             labels=self.train_set.labels,
@@ -79,7 +87,7 @@ class Trainer:
         self.sampler = self.filter.sampler()
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
-        self.test_loader = self._loader(self.test_set, mine)
+        self.test_loader = self._loader(self.test_set, mine, FORWARD_BATCHES)
         self.folder = RunFolder.open(config, world)  # last: a mistake above leaves no folder
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self._resumed_at = 0
@@ -88,61 +96,72 @@ class Trainer:
         ring.broadcast(self.model, self.optimizer, world)
 
     def run(self, watch: Watch, progress: Progress, report: Report) -> Result:
-        """Train the epochs that are left."""
+        """Train the epochs that are left, each with a checkpoint at its end."""
         record: dict[str, Any] = {}
         while self.epoch < self.config.epochs:
-            started = time.perf_counter()
-            if self.step == 0:
-                self.filter.begin_epoch(self.epoch)
-            self._train_epoch(watch, progress, started)
-            ring.average_buffers(self.model, self.world)
-            if self.filter.policy.rescores and self.filter.hidden:
-                self._rescore()
-            self.filter.end_epoch()
-            record = self._record()
-            # Parts overlap: "scoring" is spent inside the training and re-scoring passes, and
-            # "checkpoint" is the one that the epoch before left.
-            self.filter.costs.add("total", time.perf_counter() - started)
-            record["seconds"], record["bytes_sent"] = self.filter.costs.take()
-            self.folder.append(record)
+            record = self.run_epoch(watch, progress)
             report(record)
-            self.epoch, self.step, self.loss_sum, self._resumed_at = self.epoch + 1, 0, 0.0, 0
-            with self.filter.costs.measure("checkpoint"):
-                self._save()
-            self.filter.costs.add("total", self.filter.costs.seconds["checkpoint"])
+            with self.filter.costs.whole(), self.filter.costs.measure("checkpoint"):
+                self.save()
         return Result(self.folder.path, record)
 
-    def _train_epoch(self, watch: Watch, progress: Progress, epoch_started: float) -> None:
+    def run_epoch(self, watch: Watch, progress: Progress) -> dict[str, Any]:
+        """Collective. Train the next epoch, or what a resumed run has left of it; its record.
+
+        Raises `Preempted`, after a checkpoint, when `watch` has seen a signal on any rank.
+        """
+        costs, record = self.filter.costs, None
+        # A run's random choices (dropout) depend on nothing that ran before it in this process.
+        torch.manual_seed(self.config.seed + self.epoch)
+        with costs.whole():
+            if self.step == 0:
+                self.filter.begin_epoch(self.epoch)
+            if self._train_epoch(watch, progress):
+                ring.average_buffers(self.model, self.world)
+                if self.filter.policy.rescores and self.filter.hidden:
+                    self._rescore()
+                self.filter.end_epoch()
+                record = self._record()
+        if record is None:
+            self.save()
+            raise Preempted(self.folder.path)
+        # Parts overlap: "scoring" is spent inside the training and re-scoring passes, and
+        # "checkpoint" is the one that the epoch before left.
+        record["seconds"], record["bytes_sent"] = costs.take()
+        worked = np.array([record["seconds"].pop("cpu")])
+        record["cpu_seconds"] = float(self.world.collective.allreduce(worked, "sum")[0])
+        self.folder.append(record)
+        self.epoch, self.step, self.loss_sum, self._resumed_at = self.epoch + 1, 0, 0.0, 0
+        return record
+
+    def _train_epoch(self, watch: Watch, progress: Progress) -> bool:
+        """Whether the epoch was trained to its end: False when a rank was told to stop."""
         config, device = self.config, self.world.device
-        started = time.perf_counter()
         self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
         steps = self.step + _steps(len(self.sampler), config.batch_size)
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
         self.model.train()
-        for ids, x, y in self.loader:
-            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-            x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
-            self._set_rate(self.epoch + self.step / steps)
-            self.optimizer.zero_grad()
-            loss = self.filter.loss(self.model(self.prepare(x)), y, ids)
-            loss.backward()
-            self.optimizer.step()
-            loss_sum += loss.detach() * len(ids)
-            self.step += 1
-            progress(self.epoch, self.step, steps)
-            if watch.signalled:
-                self.filter.request_stop()
-            if self.filter.stopping and self.step < steps:
-                self.loss_sum = loss_sum.item()
-                self.filter.costs.add("training", time.perf_counter() - started)
-                self.filter.costs.add("total", time.perf_counter() - epoch_started)
-                self._save()
-                raise Preempted(self.folder.path)
-        self.loss_sum = loss_sum.item()
-        self.filter.costs.add("training", time.perf_counter() - started)
+        with self.filter.costs.measure("training"):
+            for ids, x, y in self.loader:
+                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+                x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
+                self._set_rate(self.epoch + self.step / steps)
+                self.optimizer.zero_grad()
+                loss = self.filter.loss(self.model(self.prepare(x)), y, ids)
+                loss.backward()
+                self.optimizer.step()
+                loss_sum += loss.detach() * len(ids)
+                self.step += 1
+                progress(self.epoch, self.step, steps)
+                if watch.signalled:
+                    self.filter.request_stop()
+                if self.filter.stopping and self.step < steps:
+                    break
+            self.loss_sum = loss_sum.item()
+        return self.step == steps
 
     def _rescore(self) -> None:
-        loader = self._loader(self.train_set, self.filter.hidden_sampler())
+        loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
         self.filter.rescore(torch.nn.Sequential(self.prepare, self.model), loader)
 
     def _record(self) -> dict[str, Any]:
@@ -217,10 +236,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
 
-    def _loader(self, images: Images, sampler: ShardSampler | range) -> Any:
-        return make_loader(images, sampler, self.config.batch_size, self.config.workers)
+    def _loader(self, images: Images, sampler: ShardSampler | range, batches: int = 1) -> Any:
+        size = batches * self.config.batch_size
+        return make_loader(images, sampler, size, self.config.workers)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Collective. Write the checkpoint of where the run is."""
         # What was trained on, not what a loader has fetched ahead.
         consumed = (self.step - self._resumed_at) * self.config.batch_size
         state = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import yaml
 from hvdfilter.errors import InputError
 from hvdfilter.report.compare import find_full, summarise
 from hvdfilter.report.page import write_page
+from hvdfilter.report.verdict import verdict
 from hvdfilter.training.config import TrainConfig
 
 
 def make_run(folder: Path, policy: str, hidden: list[int], ranks: int = 2) -> Path:
-    """A run of 100 samples and `len(hidden)` epochs that take a second each."""
+    """A run of 100 samples and `len(hidden)` epochs, which take a second where all are kept."""
     folder.mkdir(parents=True)
     config = TrainConfig(policy=policy, epochs=len(hidden))
     (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
@@ -34,7 +36,14 @@ def make_run(folder: Path, policy: str, hidden: list[int], ranks: int = 2) -> Pa
                 "ranks": ranks,
                 "gradient_bytes": 10 * (100 - out),
                 "allreduce_calls": 4 * (100 - out),
-                "seconds": {"total": 1.0, "scoring": 0.01, "exchange": 0.02, "agreement": 0.01},
+                # All the time goes into steps: both follow the samples that are kept.
+                "cpu_seconds": 1.5 * (100 - out) / 100,
+                "seconds": {
+                    "total": (100 - out) / 100,
+                    "scoring": 0.01,
+                    "exchange": 0.02,
+                    "agreement": 0.01,
+                },
             }
         )
         for epoch, out in enumerate(hidden)
@@ -47,7 +56,8 @@ def test_sums_over_epochs(tmp_path: Path) -> None:
     run = summarise(make_run(tmp_path / "a", "kakurenbo", [0, 30, 20]))
     assert (run.trained, run.steps, run.gradient_bytes, run.allreduces) == (250, 250, 2500, 1000)
     assert run.hidden == pytest.approx(50 / 300) and run.accuracy == pytest.approx(0.92)
-    assert run.total == 3 and run.overhead == pytest.approx(0.04)
+    assert run.total == pytest.approx(2.5) and run.cpu == pytest.approx(3.75)
+    assert run.overhead == pytest.approx(0.12 / 2.5)
 
 
 def test_the_full_run_beside_it_is_found_only_if_it_did_the_same_work(tmp_path: Path) -> None:
@@ -66,8 +76,29 @@ def test_page_holds_both_runs_and_all_figures(tmp_path: Path) -> None:
     make_run(tmp_path / "full <run>", "full", [0, 0, 0])
     page = write_page([mine]).read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "16.7%" in page and "4.00%" in page
+    assert "16.7%" in page and "4.80%" in page
     assert "full &lt;run&gt;" in page and "<run>" not in page
+
+
+def test_the_verdict_tells_what_the_metrics_say(tmp_path: Path) -> None:
+    run, full, random = (
+        summarise(make_run(tmp_path / policy, policy, hidden))
+        for policy, hidden in (
+            ("kakurenbo", [0, 30, 20]),
+            ("full", [0, 0, 0]),
+            ("random", [0, 30, 20]),
+        )
+    )
+    hid, took, accuracy = verdict(run, full, replace(random, accuracy=0.9))
+    assert "`kakurenbo` hid 16.7% of the samples" in hid and "50 of 300 optimiser steps" in hid
+    assert "2.5 s instead of 3.0, 16.7% less time" in took and "3.8 CPU seconds" in took
+    assert "1.00 of the share that was hidden" in took
+    assert "92.00%, level with `full` and 2.00 points above hiding as many at random" in accuracy
+    # A run that hides for nothing must say so.
+    slower = replace(run, total=3.3, accuracy=0.915)
+    _, took, accuracy = verdict(slower, full)
+    assert "10.0% more time" in took and "-0.60 of the share" in took
+    assert "91.50%, 0.50 points below `full`." in accuracy
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""`compare(config)`: the same work under a policy, in full, and at random, in one job.
+
+The runs take turns, an epoch each, so that whatever disturbs the machine disturbs all of them. Each
+leaves an ordinary run folder. A comparison that is cut off is started again, not resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hvdfilter import policies
+from hvdfilter.errors import InputError
+from hvdfilter.filter import Filter
+from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.loop import Trainer
+from hvdfilter.training.preemption import Watch
+from hvdfilter.world import init
+
+# Called on every rank after every step: (policy, epoch, step, steps of the epoch).
+Progress = Callable[[str, int, int, int], None]
+# Called on every rank with the policy and the record of every finished epoch.
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class AsMany(policies.Policy):
+    """Hide as many samples as another filter does in the same epoch, chosen at random.
+
+    subject: the other filter, which must have begun the epoch. It may decide by what it learnt in
+    the epoch before, so no schedule of budgets can be given beforehand.
+    """
+
+    name: ClassVar[str] = "random"
+    subject: Filter = field(repr=False)
+    scale_lr: bool = True
+
+    def plan(self, view: policies.View) -> policies.Plan:
+        """A fresh random order, cut where the subject's mask is."""
+        return policies.Plan(view.random_keys(view.epoch), self.subject.mask.count)
+
+
+def compare(
+    config: TrainConfig,
+    progress: Progress = lambda policy, epoch, step, steps: None,
+    report: Report = lambda policy, record: None,
+) -> dict[str, Path]:
+    """Collective. Train as `config` says, beside a `full` run and a random one of as many steps.
+
+    Returns the run folders by policy, the subject's first. Raises `InputError`, on every rank, for
+    a configuration that cannot be compared.
+    """
+    world = init()
+    with world.collective.errors_shared():
+        config.check()
+        policies.make(config.policy, **config.policy_options)
+        if config.policy == "full":
+            raise InputError("policy=full is what others are compared with: choose another")
+        if config.resume:
+            raise InputError("a comparison cannot be resumed: start it without --resume")
+    subject = Trainer(_named(config, config.policy), world)
+    runs = {config.policy: subject, "full": Trainer(_named(config, "full"), world)}
+    if config.policy != "random":
+        policy = AsMany(subject.filter, scale_lr=subject.filter.policy.scale_lr)
+        options = {"as_many_as": subject.folder.path.name}
+        runs["random"] = Trainer(_named(config, "random", options), world, policy)
+    # No warning is watched for: a checkpoint of one run of three would be of no use.
+    watch = Watch()
+    for epoch in range(config.epochs):
+        for name in _turns(runs, epoch):
+            report(name, runs[name].run_epoch(watch, partial(progress, name)))
+    for trainer in runs.values():
+        trainer.save()
+    return {name: trainer.folder.path for name, trainer in runs.items()}
+
+
+def _named(config: TrainConfig, policy: str, options: dict[str, Any] | None = None) -> TrainConfig:
+    """The configuration of one of the runs."""
+    if policy == config.policy:
+        options = config.policy_options
+    name = None if config.name is None else f"{config.name}-{policy}"
+    return replace(config, policy=policy, policy_options=options or {}, name=name)
+
+
+def _turns(runs: dict[str, Trainer], epoch: int) -> list[str]:
+    """Who trains when: the full run first and last by turns, the random one after its subject."""
+    others = [name for name in runs if name != "full"]
+    return ["full", *others] if epoch % 2 == 0 else [*others, "full"]
