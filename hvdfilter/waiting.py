@@ -19,9 +19,9 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 SPINS = "GOMP_SPINCOUNT"
-# Long enough to bridge the gaps between the loops of a small network's step (about 0.1 ms), short
+# Some 10 to 50 us: about the gap between two loops of a small network, and short
 # beside the milliseconds for which the system takes a core away.
-FEW_SPINS = "10000"
+FEW_SPINS = "1000"
 OPENMP_CHOICES = (SPINS, "OMP_WAIT_POLICY")  # the user's own
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
 USER_FILE = Path(".openmpi", "mca-params.conf")  # below the home folder

@@ -63,7 +63,7 @@ def test_the_users_own_file_of_open_mpi_counts(tmp_path: Path) -> None:
 def test_spinning_is_limited_unless_the_user_has_chosen() -> None:
     environ: dict[str, str] = {}
     limit_spinning(environ)
-    assert environ == {"GOMP_SPINCOUNT": "10000"}
+    assert environ == {"GOMP_SPINCOUNT": "1000"}
     for chosen in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
         limit_spinning(environ := dict(chosen))
         assert environ == chosen
@@ -78,7 +78,7 @@ def test_openmp_is_told_before_torch_loads_it() -> None:
     told = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
     if done.returncode == 0 and not told:
         pytest.skip("this torch has another OpenMP than GNU's")
-    assert set(told) == {"10000"}, done.stderr
+    assert set(told) == {"1000"}, done.stderr
 
 
 # Asks Open MPI itself, through MPI's tool interface, for the value it works with.
