@@ -46,8 +46,15 @@ def main() -> None:
 
 def demo_command(ranks: int) -> list[str]:
     """What `make demo` runs once everything is set up."""
+    # As from a shell: a make around this one would have its own words printed too.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     recipe = subprocess.run(
-        ["make", "-n", "demo", f"NP={ranks}"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "demo", f"NP={ranks}"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     start = recipe.stdout.index("mpirun ")
     return shlex.split(recipe.stdout[start:].replace("\\\n", " "))
