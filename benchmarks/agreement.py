@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import latency_model
-from benchmarks.machine import describe
+from benchmarks.machine import describe, rank_environment
 from hvdfilter.agreement import (
     Blocks,
     Collective,
@@ -274,8 +273,7 @@ def start_world(ranks: int, kind: str, options: argparse.Namespace) -> list[dict
     command += [sys.executable, "-m", "benchmarks.agreement", "--world", kind]
     command += ["--big", str(options.big), "--repeats", str(options.repeats)]
     command += ["--samples", *map(str, options.samples)]
-    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    env["OMP_NUM_THREADS"] = "1"
+    env = rank_environment(OMP_NUM_THREADS="1")
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=False)
     if done.returncode:
         sys.exit(f"The world of {ranks} ranks failed (exit {done.returncode}): see above.")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, rank_environment
 from hvdfilter.report.compare import Summary, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,9 +62,7 @@ def demo_command(ranks: int) -> list[str]:
 
 def one_run(ranks: int) -> dict[str, str]:
     """Train the three and sum up what they recorded."""
-    env = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if os.getuid() == 0:
-        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    env = rank_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with tempfile.TemporaryDirectory() as folder:
         command = [*demo_command(ranks), "--runs", folder, "--name", "demo"]
         started = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, rank_environment
 
 COLUMNS = ("what", "ranks", "hidden", "img_per_sec_per_rank", "samples_per_sec", "efficiency")
 # Of one world's own flags, those that a plain loop knows.
@@ -64,8 +63,9 @@ def _world(module: str, ranks: int, options: argparse.Namespace) -> list[dict[st
         value = getattr(options, name)
         if value is not False:
             command += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
-    env = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
-    env["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    env = rank_environment(
+        OMP_NUM_THREADS=str(options.threads), OMPI_MCA_rmaps_base_oversubscribe="1"
+    )
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

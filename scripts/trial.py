@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -86,6 +87,10 @@ class Trial:
         cover = shlex.quote(str(behind or empty))
         self.prepare.append(f"mount --bind {cover} {shlex.quote(str(USUAL.resolve()))}")
 
+    def hide_gpus(self) -> None:
+        """As on a machine without a driver."""
+        self.env["CUDA_VISIBLE_DEVICES"] = ""
+
     def command(self, words: list[str], network: bool = True) -> list[str]:
         """`words` inside the namespaces that the preparations need; as they are without any."""
         if network and not self.prepare:
@@ -129,9 +134,12 @@ class Trial:
         try:
             got = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
             raise TrialError(f"{shlex.join(words)} did not end within {limit:.0f} s") from None
-        said = self.log.read_bytes()[before:].decode(errors="replace")
+        finally:
+            with suppress(ProcessLookupError):  # of a group that has ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
+        # Without its first two lines: a blank one, and the command.
+        said = self.log.read_bytes()[before:].decode(errors="replace").split("\n", 2)[2]
         if got != code if code is not None else got == 0:
             raise TrialError(f"{shlex.join(words)} ended with {got}:\n{said[-3000:]}")
         return said

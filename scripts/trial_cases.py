@@ -5,6 +5,8 @@ and returns what it saw in a few words. It raises `TrialError` when set-up did n
 """
 
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 
@@ -56,7 +58,7 @@ def checked(trial: Trial, nccl: bool = False) -> str:
         "from pathlib import Path; from scripts.machine import start_ranks; "
         f"print(*start_ranks(Path({str(bin_folder / 'mpirun')!r}), 2), sep='\\n')"
     )
-    words = trial.run(str(bin_folder / "python"), "-c", start).splitlines()[2:]
+    words = trial.run(str(bin_folder / "python"), "-c", start).splitlines()
     trial.run(*words, *train, env=path, limit=300)
     trial.make("doctor")
     return version
@@ -67,10 +69,13 @@ def a() -> str:
     """The registry's torch, and nothing of CUDA in sight."""
     trial = Trial()
     trial.hide_usual_toolkit()
+    trial.hide_gpus()
     trial.clone()
     said = trial.make("setup")
-    expect("CUDA: none" in said, "the CUDA decision is not printed")
-    return f"torch {checked(trial)}, Horovod for the CPU"
+    expect("no toolkit that matches" in said, "the decision about a torch with CUDA is not printed")
+    version = checked(trial)
+    expect(trial.ask("import torch; print(torch.version.cuda)") != "None", "torch has no CUDA")
+    return f"torch {version}, Horovod for the CPU"
 
 
 @case
@@ -84,6 +89,7 @@ def b() -> str:
     toolkit = half / "nvidia" / f"cu{DEFAULT_RELEASE.split('.')[0]}"
     trial.env["PATH"] = f"{toolkit / 'bin'}{os.pathsep}{trial.env['PATH']}"
     trial.hide_usual_toolkit(behind=toolkit)
+    trial.hide_gpus()
     trial.clone()
     said = trial.make("setup")
     expect("CUDA: none" in said and "passed by" in said, "the half toolkit is not passed by")
@@ -109,6 +115,7 @@ def c_cuda12() -> str:
     """A torch built for CUDA 12, HOROVOD_GPU_OPERATIONS=NCCL, and no toolkit: one sentence."""
     trial = Trial()
     trial.hide_usual_toolkit()
+    trial.hide_gpus()
     trial.environment_with("torch==2.8.0")
     trial.env["HOROVOD_GPU_OPERATIONS"] = "NCCL"
     trial.clone()
@@ -130,6 +137,23 @@ def d() -> str:
     version = checked(trial)
     expect(version.endswith("+cpu"), f"torch was replaced by {version}")
     return f"torch {version} of the Python below is kept"
+
+
+@case
+def d_kernels() -> str:
+    """A Python that has a CPU torch, HVDFILTER_CUDA=1, and no toolkit."""
+    trial = Trial()
+    trial.hide_usual_toolkit()
+    trial.environment_with(f"torch=={torch_facts.DEFAULT}+cpu")
+    trial.clone()
+    trial.env["HVDFILTER_CUDA"] = "1"
+    said = trial.make("setup")
+    expect("from the package registry" in said, "the toolkit is not the registry's")
+    del trial.env["HVDFILTER_CUDA"]
+    expect("installing" not in trial.make("setup"), "a plain second call builds again")
+    version = checked(trial)
+    trial.ask("import torch, hvdfilter._cuda as c; print(c.__name__)")
+    return f"torch {version}, the kernels compiled with the registry's toolkit"
 
 
 @case
@@ -219,18 +243,22 @@ def i() -> str:
     disk.mkdir()
     trial.checkout = disk / "hvdfilter"
     trial.env |= {"HOME": str(disk / "home"), "TMPDIR": str(disk / "tmp")}
-    inside = f"mkdir -p {disk}/home {disk}/tmp && git clone -q {ROOT} {trial.checkout}"
-    make = f"cd {trial.checkout} && make setup PYTHON={trial.python}"
-    sizes = ("2g", "4g", "16g")
-    script = f"mount -t tmpfs -o size={sizes[0]} none {disk} && {inside}; {make}; echo exit $?; "
-    script += "".join(
-        f"mount -o remount,size={size} {disk}; {make}; echo exit $?; " for size in sizes[1:]
-    )
+    # One shell: the small disk lives as long as the namespace it is mounted in.
+    at, clone = shlex.quote(str(trial.checkout)), shlex.quote(str(ROOT))
+    small = shlex.quote(str(disk))
+    steps = [
+        f"mount -t tmpfs -o size=2g none {small}",
+        f"mkdir {small}/home {small}/tmp && git clone -q {clone} {at} && cd {at}",
+    ]
+    for size in ("2g", "4g", "16g"):
+        make = f"make setup PYTHON={shlex.quote(str(trial.python))}"
+        steps.append(f"mount -o remount,size={size} {small}; {make}; echo ended with $?")
     trial.checkout = trial.folder
-    said = trial.run("unshare", "--mount", "sh", "-c", " && ".join(trial.prepare) + "; " + script)
-    codes = [line for line in said.splitlines() if line.startswith("exit ")]
-    expect(codes == ["exit 2", "exit 2", "exit 0"], f"{codes}:\n{said[-3000:]}")
-    first, second, _ = said.split("exit ", 2)
+    trial.prepare += steps[:2]
+    said = trial.run("sh", "-c", "; ".join(steps[2:]), limit=2400)
+    first, second, *rest = re.split(r"^ended with (?=\d)", said, flags=re.MULTILINE)
+    codes = [part.split("\n", 1)[0] for part in (second, *rest)]
+    expect(codes == ["2", "2", "0"], f"exit codes {codes}:\n{said[-3000:]}")
     short = one_sentence(first, "free disk space", "GB")
     full = one_sentence(second, "the disk is full")
     return f"{short.partition(': ')[2]} / {full.partition(': ')[2]}"

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 
-from scripts import trial_bad, trial_cases  # noqa: F401 - both register cases
+from scripts import trial_bad, trial_wheel  # noqa: F401 - both register cases
 from scripts.trial import Trial, TrialError
 from scripts.trial_cases import CASES
 

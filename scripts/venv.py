@@ -19,6 +19,7 @@ from scripts.steps import LOGS, ROOT, SetupError, run, shown
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
+DISCARDED = ROOT / "build" / "discarded.venv"
 STAMP = VENV / "hvdfilter-setup.json"
 CONSTRAINTS = ROOT / "scripts" / "constraints.txt"
 CUT_OFF = "cut off in"
@@ -53,7 +54,7 @@ def make(stands_on: dict[str, str | None]) -> None:
         )
     if CUT_OFF in noted:
         print(f"the last set-up was cut off in {noted[CUT_OFF]}: .venv is made anew")
-    shutil.rmtree(VENV, ignore_errors=True)
+    discard()
     VENV.mkdir()
     write_stamp(made="half")
     reuse = stands_on["torch of that python"] is not None
@@ -69,6 +70,15 @@ def make(stands_on: dict[str, str | None]) -> None:
         parents = [entry for entry in sys.path if entry.endswith("site-packages")]
         (site_packages() / "hvdfilter-parent.pth").write_text("\n".join(parents) + "\n")
     write_stamp(foundation=stands_on)
+
+
+def discard() -> None:
+    """Remove `.venv`; moved away first, since half of one, its note gone, is a stranger's."""
+    DISCARDED.parent.mkdir(exist_ok=True)
+    shutil.rmtree(DISCARDED, ignore_errors=True)
+    if VENV.exists():
+        os.replace(VENV, DISCARDED)
+        shutil.rmtree(DISCARDED, ignore_errors=True)
 
 
 @contextmanager
@@ -113,7 +123,9 @@ def all_sites() -> list[Path]:
 
 
 def ask(code: str) -> str:
-    """Return what a line of Python prints inside `.venv`, "" if it fails."""
+    """Return what a line of Python prints inside `.venv`, "" if it fails or there is none."""
+    if not PYTHON.exists():
+        return ""
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 

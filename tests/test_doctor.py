@@ -77,6 +77,7 @@ def test_a_sound_installation_has_no_findings() -> None:
         (replace(SOUND, mpirun="mpirun (Open MPI) 5.0.10 (x)"), "the mpirun on the path is"),
         (replace(SOUND, mpi={}), "mpi4py finds no MPI library"),
         (replace(SOUND, broken={"horovod": "undefined symbol"}), "horovod cannot be loaded"),
+        (replace(SOUND, broken={"HVDFILTER_ISA": "HVDFILTER_ISA=sse9 is none"}), "sse9 is none"),
         (replace(SOUND, gpu_driver=True), "it is a CPU build"),
         (replace(SOUND, gpus=1), "hvdfilter's CUDA kernels are not"),
     ],

@@ -96,6 +96,20 @@ def test_decision(
         assert f"passed by {tmp_path / 'usual'}" in made.line()
 
 
+def test_only_a_build_that_lacks_a_gpu_waits_for_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def waits(built_for: str) -> bool:
+        return cuda.would_change(torch(built_for), cuda.decide(torch(built_for)))
+
+    assert waits("13.0") and not waits("")
+    monkeypatch.setenv("HVDFILTER_CUDA", "0")
+    assert not waits("13.0")
+    monkeypatch.delenv("HVDFILTER_CUDA")
+    make_toolkit(tmp_path / "usual", "13.0")
+    assert not waits("13.0")
+
+
 def test_a_toolkit_that_the_user_names_is_used_or_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -143,7 +157,10 @@ def test_toolkit_behind_a_script_on_the_path_is_found(
 
 
 def test_registry_has_no_compiler_of_cuda_12() -> None:
-    assert "nvidia-cuda-nvcc==13.0.*" in toolkit_wheels.requirements("13.0")
+    plain, more = (toolkit_wheels.requirements("13.0", with_runtime=w) for w in (False, True))
+    assert "nvidia-cuda-nvcc==13.0.*" in plain
+    # A torch for the CPU brings no CUDA run-time, which nvcc needs to link.
+    assert set(more) - set(plain) == {"nvidia-cuda-runtime==13.0.*"}
     with pytest.raises(SetupError, match=r"CUDA 12\.8, of which the package registry has no"):
         toolkit_wheels.requirements("12.8")
 

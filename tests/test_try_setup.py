@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import trial_bad, trial_cases
+from scripts import trial_bad, trial_cases, trial_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = trial_cases.CASES
-assert trial_bad.case is trial_cases.case  # both modules fill the one list
+assert trial_bad.case is trial_wheel.case is trial_cases.case  # they fill the one list
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hvdfilter.waiting import YIELD, choose_waiting, limit_spinning
+from hvdfilter.waiting import YIELD, available_cores, choose_waiting, limit_spinning, spinning
 from tests.distributed.launch import check_ranks, environment
 
 
@@ -28,7 +28,7 @@ from tests.distributed.launch import check_ranks, environment
     ],
 )
 def test_full_cores_are_given_away(environ: dict[str, str], cores: int, said: str) -> None:
-    choice = choose_waiting(environ, cores)
+    choice = choose_waiting(environ, cores, cores)
     assert choice.startswith("gives way: ") and said in choice
     assert environ[YIELD] == "1"
 
@@ -46,8 +46,36 @@ def test_idle_cores_and_the_users_choice_are_left_alone(
     environ: dict[str, str], cores: int, said: str
 ) -> None:
     before = dict(environ)
-    assert said in choose_waiting(environ, cores)
+    assert said in choose_waiting(environ, cores, cores)
     assert environ == before
+
+
+@pytest.mark.parametrize(
+    ("ranks", "threads", "cores", "launchers", "yields"),
+    [
+        # Two sockets of 32, two ranks bound to each: 2 x (8 + 1) threads on 32 cores.
+        (4, "8", 32, 64, False),
+        (4, "16", 32, 64, True),
+        # Open MPI binds each of two ranks to one core, where Horovod's thread is then too.
+        (2, None, 1, 64, True),
+        (3, "1", 4, 8, False),  # one and a half ranks a half: the fuller half counts
+    ],
+)
+def test_bound_ranks_share_only_their_own_cores(
+    ranks: int, threads: str | None, cores: int, launchers: int, yields: bool
+) -> None:
+    environ = {"OMPI_COMM_WORLD_LOCAL_SIZE": str(ranks)}
+    if threads is not None:
+        environ["OMP_NUM_THREADS"] = threads
+    choose_waiting(environ, cores, launchers)
+    assert (YIELD in environ) == yields
+
+
+def test_slurms_share_of_the_host_is_what_its_ranks_have() -> None:
+    everyone = available_cores()
+    environ = {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_CPUS_ON_NODE": "1", "OMP_NUM_THREADS": "1"}
+    choice = choose_waiting(environ, everyone)
+    assert f"2 x (1 + Horovod's) threads on {everyone} cores" in choice
 
 
 def test_the_users_own_file_of_open_mpi_counts(tmp_path: Path) -> None:
@@ -55,29 +83,39 @@ def test_the_users_own_file_of_open_mpi_counts(tmp_path: Path) -> None:
     file.parent.mkdir()
     environ = {"HOME": str(tmp_path), "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
     file.write_text("# mpi_yield_when_idle = 0\nbtl = self,vader\n")
-    assert "gives way" in choose_waiting(dict(environ), 2)
+    assert "gives way" in choose_waiting(dict(environ), 2, 2)
     file.write_text("btl = self,vader\n  mpi_yield_when_idle = 0\n")
     assert choose_waiting(environ, 2) == f"as {file} says" and YIELD not in environ
 
 
 def test_spinning_is_limited_unless_the_user_has_chosen() -> None:
     environ: dict[str, str] = {}
+    assert "by itself" in spinning(environ)
     limit_spinning(environ)
-    assert environ == {"GOMP_SPINCOUNT": "1000"}
+    assert environ == {"GOMP_SPINCOUNT": "1000"} and "sleeps after 1000" in spinning(environ)
     for chosen in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
         limit_spinning(environ := dict(chosen))
         assert environ == chosen
+        ((name, value),) = chosen.items()
+        assert spinning(environ) == f"as {name}={value} says"
+
+
+LOADED = "print(*[line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line])"
 
 
 def test_openmp_is_told_before_torch_loads_it() -> None:
     env = environment({"OMP_DISPLAY_ENV": "VERBOSE"})  # libgomp says what it has read
     env.pop("GOMP_SPINCOUNT", None)  # this process's own import has set it
     done = subprocess.run(
-        [sys.executable, "-c", "import hvdfilter"], env=env, capture_output=True, text=True
+        [sys.executable, "-c", f"import hvdfilter, torch\n{LOADED}"],
+        env=env,
+        capture_output=True,
+        text=True,
     )
-    told = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
-    if done.returncode == 0 and not told:
+    assert done.returncode == 0, done.stderr
+    if "libgomp" not in done.stdout:
         pytest.skip("this torch has another OpenMP than GNU's")
+    told = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
     assert set(told) == {"1000"}, done.stderr
 
 

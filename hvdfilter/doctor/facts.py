@@ -54,6 +54,7 @@ class Facts:
     libraries: list[str] = field(default_factory=list)
     mpirun: str = ""
     waiting: str = ""
+    spinning: str = ""
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is the same on all ranks of a sound job."""
@@ -80,6 +81,7 @@ class Facts:
         rows.append(("mpirun", self.mpirun or "not on the path"))
         if self.mpi:
             rows.append(("an idle MPI", self.waiting))
+        rows.append(("an idle OpenMP thread", self.spinning))
         return rows
 
 
@@ -150,8 +152,10 @@ def native_kernels() -> tuple[dict[str, str], dict[str, str]]:
     for device, ask in native.KERNELS.items():
         try:
             kernels[device] = ask()
-        except (ImportError, ValueError) as error:  # ValueError: HVDFILTER_ISA names no set
+        except ImportError as error:
             faults[f"_{device}"] = reason(error.__cause__ or error)
+        except ValueError as error:
+            faults["HVDFILTER_ISA"] = reason(error)
     return kernels, faults
 
 
@@ -218,5 +222,6 @@ def collect() -> Facts:
         horovod=horovod_facts(),
         libraries=loaded_libraries(),
         mpirun=mpirun_version(),
+        spinning=waiting.spinning(),
         waiting=waiting.chosen() if "Open MPI" in mpi.get("library", "") else "not Open MPI",
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hvdfilter.report.page import write_page
+from hvdfilter.training.score_run import score_run
 from tests.distributed.launch import run_command
 from tests.distributed.test_train import SMALL, launch, train
 
@@ -43,5 +45,8 @@ def test_runs_that_take_turns_do_not_touch_each_other(tmp_path: Path) -> None:
     turns = re.findall(r"^epoch +\d+/4  (\w+)", done.stdout, re.MULTILINE)
     assert turns == (["full", "kakurenbo", "random"] + ["kakurenbo", "random", "full"]) * 2
     # Every run can be scored and reported on like any other.
-    assert all((tmp_path / f"three-{p}" / "checkpoint.safetensors").exists() for p in runs)
+    folders = [tmp_path / f"three-{policy}" for policy in runs]
+    assert all(score_run(folder).exists() for folder in folders)
+    page = write_page(folders).read_text()
+    assert all(folder.name in page for folder in folders)
     assert "`kakurenbo` hid" in done.stdout and "hiding as many at random" in done.stdout
