@@ -1,4 +1,4 @@
-"""`plain_horovod.py` with hvdfilter: `horovodrun -np 2 python filtered_horovod.py`.
+"""`plain_horovod.py` with hvdfilter: `mpirun -np 2 python filtered_horovod.py`.
 
 The lines that differ are the sampler, the loader, the start of an epoch and the loss.
 """

@@ -1,4 +1,4 @@
-"""A plain Horovod training script, before hvdfilter: `horovodrun -np 2 python plain_horovod.py`.
+"""A plain Horovod training script, before hvdfilter: `mpirun -np 2 python plain_horovod.py`.
 
 `filtered_horovod.py` is the same script with the four lines that adopt hvdfilter.
 """
