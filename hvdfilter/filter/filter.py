@@ -20,9 +20,9 @@ from hvdfilter import policies, scoring
 from hvdfilter.agreement import Blocks, KeepMask, ScoreBook, merge, select
 from hvdfilter.costs import Costs
 from hvdfilter.errors import InputError
+from hvdfilter.filter.rate import RateScale
+from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.scoring.deferred import DeferredCheck
-from hvdfilter.training.rate import RateScale
-from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.world import World, current
 
 # Everything of a filter's state that is no tensor.
