@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.kernels import Row
+from benchmarks.kernel_table import Row
 
 
 def plot(rows: list[Row], path: Path) -> bool:

@@ -13,14 +13,12 @@ copy measured in the same run; it can pass 1 where the tensors fit into a cache.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.metadata
 import math
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,6 +26,7 @@ import torch
 
 from benchmarks import kernel_cases
 from benchmarks.kernel_plot import plot
+from benchmarks.kernel_table import Row, write
 from benchmarks.machine import describe
 from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
 from hvdfilter.version import __version__
@@ -48,23 +47,6 @@ PACKAGES = {
     "Opacus": "opacus",
 }
 ALL = ("score", "train", "linear", "grad_norm")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the CSV: seconds, and bytes that must be moved."""
-
-    what: str
-    variant: str
-    shape: str
-    dtype: str
-    device: str
-    version: str
-    p20: float
-    p50: float
-    p80: float
-    bytes: int
-    share: float
 
 
 def main() -> None:
@@ -91,7 +73,10 @@ def main() -> None:
         bench.grad_norm()
     for line in targets(bench.rows, bench.memory):
         print(line)
-    write(bench, out)
+    write(bench.rows, bench.describe(), out)
+    print(f"\nwrote {out}")
+    if plot(bench.rows, out.with_suffix(".png")):
+        print(f"wrote {out.with_suffix('.png')}")
 
 
 class Bench:
@@ -194,7 +179,6 @@ class Bench:
 PEAK = """
 import sys, torch
 from benchmarks import kernel_cases
-from benchmarks.kernel_plot import plot
 def now(key):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(key + ":"))
@@ -259,20 +243,6 @@ def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
 
 def _has(rows: list[Row], what: str) -> bool:
     return any(r.what == what and r.dtype == "float32" and r.device == "cpu" for r in rows)
-
-
-def write(bench: Bench, out: Path) -> None:
-    """The CSV, headed by what it was measured on, and the plot beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        file.write(f"# {bench.describe()}\n")
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(Row))
-        for row in bench.rows:
-            writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row))
-    print(f"\nwrote {out}")
-    if plot(bench.rows, out.with_suffix(".png")):
-        print(f"wrote {out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

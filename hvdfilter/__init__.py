@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from hvdfilter.agreement import KeepMask
     from hvdfilter.data import Indexed
     from hvdfilter.filter import Filter
+    from hvdfilter.filter.sampler import ShardSampler
     from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
     from hvdfilter.scoring.cross_entropy import cross_entropy
     from hvdfilter.scoring.score import score
-    from hvdfilter.training.sampler import ShardSampler
     from hvdfilter.world import World, init
 
 __all__ = [
@@ -66,7 +66,7 @@ _HOMES = {
     "Indexed": "data",
     "KeepMask": "agreement",
     "Scores": "scoring",
-    "ShardSampler": "training.sampler",
+    "ShardSampler": "filter.sampler",
     "World": "world",
     "cross_entropy": "scoring",
     "init": "world",

@@ -6,21 +6,17 @@ torch twin in reference.py.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hvdfilter.scoring.arguments import (
-    LABEL_CODES,
-    backend,
     check_labels,
     check_logits,
     check_vector,
     is_plain,
-    raise_bad_rows,
-    row_dtype,
-    rows_of,
     scores_of,
 )
+from hvdfilter.scoring.operators import score_op
+from hvdfilter.scoring.passes import score_table
 from hvdfilter.scoring.scores import Scores
 
 
@@ -54,33 +50,5 @@ def score(
     if features is not None:
         check_vector("features", features, logits, dims=2)
     logits = logits.detach()
-    run = _score_table if is_plain(logits, labels) else score_op
+    run = score_table if is_plain(logits, labels) else score_op
     return scores_of(run(logits, labels, ignore_index), features)
-
-
-def _score_table(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    module, tail = backend(logits.device)
-    labels = labels.contiguous()
-    table = logits.new_empty((4, logits.shape[0]), dtype=row_dtype(logits))
-    first_bad = module.score(
-        *rows_of(logits),
-        labels.data_ptr(),
-        LABEL_CODES[labels.dtype],
-        ignore_index,
-        table.data_ptr(),
-        *tail,
-    )
-    if logits.device.type == "cpu":
-        raise_bad_rows(table, first_bad)
-    return table
-
-
-@torch.library.custom_op("hvdfilter::score", mutates_args=())
-def score_op(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """The [4, B] table of loss, gradient norm, confidence and margin, as torch.compile sees it."""
-    return _score_table(logits, labels, ignore_index)
-
-
-@score_op.register_fake
-def _(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    return logits.new_empty((4, logits.shape[0]), dtype=row_dtype(logits))

@@ -1,1 +1,1 @@
-"""Train on the pruned shards: sampler, loop, learning rate, checkpoints, preemption, run folder."""
+"""Train on the pruned shards: loop, learning rate, checkpoints, preemption, run folder."""

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from hvdfilter import scoring
 from hvdfilter.data import Normalize
 from hvdfilter.errors import InputError
-from hvdfilter.filter import name_ids
+from hvdfilter.filter.observing import name_ids
 from hvdfilter.world import World
 
 

@@ -17,13 +17,13 @@ import torch
 from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
+from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.preemption import Preempted, Watch
-from hvdfilter.training.rate import schedule
 from hvdfilter.training.run_folder import RunFolder
-from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.training.schedule import schedule
 from hvdfilter.world import World, init
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).

@@ -15,10 +15,10 @@ from hvdfilter import models, scoring
 from hvdfilter.agreement import KeepMask, ScoreBook
 from hvdfilter.data import Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
-from hvdfilter.filter import name_ids
+from hvdfilter.filter.observing import name_ids
+from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint
 from hvdfilter.training.run_folder import read_config
-from hvdfilter.training.sampler import ShardSampler
 from hvdfilter.world import init
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")

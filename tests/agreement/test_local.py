@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hvdfilter.agreement import Blocks, KeepMask, merge_local
 from hvdfilter.agreement.random import mix64
 from hvdfilter.errors import InputError
-from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.filter.sampler import ShardSampler
 from tests.agreement.worlds import run_world
 
 

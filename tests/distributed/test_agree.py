@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 from hvdfilter.agreement import Blocks, agree, mpi_collective, select
 from hvdfilter.errors import InputError
-from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.filter.sampler import ShardSampler
 from tests.agreement import oracle
 from tests.agreement.cases import KINDS, keep_book, keys_of, observations, put, replay, scattered
 

@@ -100,7 +100,7 @@ def test_rates_are_scaled_once_under_horovods_optimizer() -> None:
     # Horovod's step runs the original's inside it, so both fire the hooks.
     program = """
         import torch, horovod.torch as hvd, hvdfilter as hf
-        from hvdfilter.training.rate import RateScale
+        from hvdfilter.filter.rate import RateScale
         world = hf.init()
         weight = torch.nn.Parameter(torch.zeros(1))
         optimizer = hvd.DistributedOptimizer(

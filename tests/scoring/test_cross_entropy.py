@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hvdfilter.errors import InputError
 from hvdfilter.scoring import BadRowsError, cross_entropy, reference
-from hvdfilter.scoring.cross_entropy import cross_entropy_op
+from hvdfilter.scoring.operators import cross_entropy_op
 from tests.scoring.cases import CLASSES, ROWS, assert_scores_close, batch
 
 # Half a unit in the last place of what the gradient is stored in, and some for its arithmetic:

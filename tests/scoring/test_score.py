@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hvdfilter.errors import InputError
 from hvdfilter.scoring import BadRowsError, reference, score
-from hvdfilter.scoring.score import score_op
+from hvdfilter.scoring.operators import score_op
 from tests.scoring.cases import CLASSES, ROWS, assert_scores_close, batch, gap_batch
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from hvdfilter.agreement import Blocks, KeepMask
 from hvdfilter.errors import InputError
-from hvdfilter.training.sampler import ShardSampler
+from hvdfilter.filter.sampler import ShardSampler
 
 
 def mask_of(num_samples, share, seed=0):

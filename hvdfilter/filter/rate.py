@@ -1,28 +1,13 @@
-"""The learning rate: linear scaling, warm-up and cosine by progress, and the hidden share's scale.
+"""RateScale: makes up in the learning rate for the samples that an epoch hides.
 
-`schedule` is a function of progress alone, so runs with fewer steps an epoch follow the same
-curve. `RateScale` multiplies the rate only while `optimizer.step` runs.
+It multiplies the rate only while `optimizer.step` runs, so no scheduler ever sees it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-
-WARMUP_START = 0.1
-
-
-def schedule(progress: float, epochs: int, warmup: float) -> float:
-    """The rate as a multiple of its peak, `progress` epochs into `epochs`.
-
-    Linear from `WARMUP_START` to 1 over the first `warmup` epochs (Goyal et al. 2017, section
-    2.2), then a half cosine down to 0 (Loshchilov and Hutter 2017).
-    """
-    if progress < warmup:
-        return WARMUP_START + (1 - WARMUP_START) * progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (epochs - warmup)))
 
 
 class RateScale:

@@ -1,0 +1,218 @@
+"""Filter: the face that ties score, agree and train together for a training loop.
+
+It reads as one epoch: agree on the mask, train with scores noted, look at what was hidden, bring
+the observations to their owners. Each part is done by a file of this folder; here they are put in
+order and their costs are booked. It runs no model but the one that `rescore` is handed. Every
+method named collective must be called on all ranks, in the same order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hvdfilter import policies, scoring
+from hvdfilter.agreement import KeepMask, ScoreBook
+from hvdfilter.costs import Costs
+from hvdfilter.errors import InputError
+from hvdfilter.filter.arguments import Arguments
+from hvdfilter.filter.flag import StepFlag
+from hvdfilter.filter.observing import Observer
+from hvdfilter.filter.planning import Planner
+from hvdfilter.filter.rate import RateScale
+from hvdfilter.filter.rescoring import rescore
+from hvdfilter.filter.sampler import ShardSampler
+from hvdfilter.filter.state import Place, pack, unpack
+from hvdfilter.world import World, current
+
+
+class Filter:
+    """Scores samples as they are trained and chooses, every epoch, which ones to train next.
+
+    num_samples: size of the training set. policy: a name of `hf.policies.available()` or a
+    `Policy`. epochs: length of the whole run, which schedules need. labels: int [num_samples] or
+    None. seed: of every random choice; masks depend on it and not on the number of ranks.
+
+    Raises `InputError`, on every rank, for an unknown policy, fewer samples than ranks, or ranks
+    that were given different arguments.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        policy: str | policies.Policy = "kakurenbo",
+        *,
+        epochs: int,
+        world: World | None = None,
+        labels: Any = None,
+        seed: int = 0,
+    ) -> None:
+        self.world = world or current()
+        self.policy = policies.make(policy) if isinstance(policy, str) else policy
+        self.num_samples, self.epochs, self.seed = num_samples, epochs, seed
+        self.labels = None if labels is None else np.asarray(labels)
+        self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels)
+        self._arguments.check(self.world.collective)
+        self.costs = Costs()
+        self.book = ScoreBook(num_samples, self.policy.columns, self.world.collective)
+        self.blocks = self.book.blocks
+        self.epoch = -1
+        self.mask = KeepMask.full(num_samples)
+        self._closed = True  # no epoch is open: nothing to exchange
+        self._planner = Planner(self._arguments, self.book)
+        self._observer = Observer(self.book, wanted=bool(self.policy.columns))
+        self._flag = StepFlag(self.world.collective)
+        self._rate = RateScale()
+        self._sampler = ShardSampler(
+            self.mask, rank=self.world.rank, size=self.world.size, seed=seed
+        )
+
+    @property
+    def hidden(self) -> int:
+        """How many samples this epoch's mask hides."""
+        return self.num_samples - self.mask.count
+
+    @property
+    def lr_scale(self) -> float:
+        """What this epoch's learning rate is multiplied with while a step runs."""
+        return self._rate.scale
+
+    @property
+    def stopping(self) -> bool:
+        """Whether any rank was asked to stop: true on all of them from the same step on."""
+        return self._flag.stopping
+
+    def sampler(self) -> ShardSampler:
+        """This rank's shard of the kept samples; follows every `begin_epoch`."""
+        return self._sampler
+
+    def hidden_sampler(self) -> ShardSampler:
+        """This rank's shard of the hidden samples, in order, none twice."""
+        return ShardSampler(
+            ~self.mask,
+            rank=self.world.rank,
+            size=self.world.size,
+            seed=self.seed,
+            shuffle=False,
+            pad=False,
+        )
+
+    def begin_epoch(self, epoch: int, optimizer: torch.optim.Optimizer | None = None) -> KeepMask:
+        """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
+
+        The scale is in force while `optimizer.step` runs and at no other time, so learning-rate
+        schedulers never see it.
+        """
+        self.end_epoch()
+        self._wait()
+        with self.costs.measure("agreement", self.world.collective):
+            self.mask = self._planner.agree(epoch)
+        if self.mask.count == 0:
+            nothing = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
+            self.world.collective.share_error(nothing)
+        self.epoch, self._closed = epoch, False
+        self._sampler.set_mask(self.mask)
+        self._sampler.set_epoch(epoch)
+        self._rate.scale = self.num_samples / self.mask.count if self.policy.scale_lr else 1.0
+        if optimizer is not None:
+            self.attach(optimizer)
+        return self.mask
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scale this optimiser's rate from now on, as `begin_epoch(epoch, optimizer)` does."""
+        self._rate.attach(optimizer)
+
+    def loss(
+        self, logits: Tensor, labels: Tensor, ids: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """The mean cross entropy of a batch, differentiable; its scores are noted on the way.
+
+        logits: float [B, C]. labels: int [B]. ids: int [B], the samples' ids. weight: float [B] or
+        None. A batch that cannot be scored (label out of range, NaN or infinite logits) raises
+        `InputError` naming the ids: at once in a world of one, at every rank's next step in a
+        larger one, where raising at once would leave the others waiting in an allreduce.
+        """
+        started = time.perf_counter()
+        self._flag.settle()
+        error = self._observer.overdue()
+        try:
+            loss = self._observer.loss(logits, labels, ids, weight)
+        except InputError as refused:
+            error = error or refused
+            loss = logits.sum() * float("nan")  # keeps this rank in step with the others
+        self._flag.post(error)
+        self.costs.add("scoring", time.perf_counter() - started)
+        return loss
+
+    def request_stop(self) -> None:
+        """Ask all ranks to stop; `stopping` turns true on all of them at one and the same step."""
+        self._flag.request_stop()
+
+    def note(self, logits: Tensor, labels: Tensor, ids: Tensor) -> scoring.Scores:
+        """Score a batch without training on it, e.g. hidden samples in a forward-only pass.
+
+        Call it in eval mode and under `torch.no_grad()`. An error is raised at once, here alone:
+        it is made every rank's by `end_epoch`.
+        """
+        return self._observer.score(logits, labels, ids)
+
+    def rescore(self, model: torch.nn.Module, batches: Iterable[Any]) -> None:
+        """Collective. Score the hidden samples in `batches`, (ids, x, y), without training.
+
+        The model runs in eval mode, so that BatchNorm statistics stay those of training, and is
+        put back into the mode it was in. Draw the batches with `hidden_sampler()`.
+        """
+        self._flag.settle()  # a bad last batch has spoilt the model: its own rank must be named
+        with self.costs.measure("rescoring"):
+            self._flag.keep(rescore(model, batches, self.note, self.world.device))
+        self._flag.share_error()
+
+    def end_epoch(self) -> None:
+        """Collective. Bring every observation to its owner; `begin_epoch` does it if need be."""
+        if self._closed:
+            return
+        self.settle()
+        self.book.end_epoch()
+        self._closed = True
+
+    def settle(self) -> None:
+        """Collective. Exchange what was observed so far; raises what any rank has to report."""
+        self._wait()
+        with self.costs.measure("exchange", self.world.collective):
+            self._flag.settle()
+            self._observer.exchange(self._flag.error)
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+        """Collective. All that is needed to go on, on any number of ranks, even in mid-epoch.
+
+        consumed: samples this rank has trained on since the epoch began or was resumed; needed
+        where a loader fetches ahead. Tensors are complete on rank 0, which is the rank to save
+        them; the columns are empty elsewhere.
+        """
+        if not self._closed:
+            self.settle()
+        sampler = self._sampler.state_dict(consumed)
+        place = Place(self.epoch, self._closed, self.lr_scale, self.mask, sampler)
+        return pack(self._arguments, place, self.book)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Collective. Take up `state`; what rank 0 holds counts, on the others it may be empty.
+
+        Raises `InputError` when it was saved for another set, policy, length or seed.
+        """
+        place = unpack(state, self._arguments, self.book)
+        self.mask, self.epoch, self._closed = place.mask, place.epoch, place.closed
+        self._rate.scale = place.lr_scale
+        self._sampler.set_mask(self.mask)
+        self._sampler.set_epoch(self.epoch)
+        self._sampler.load_state_dict(place.sampler)
+
+    def _wait(self) -> None:
+        """Wait for all ranks, so that the parts that follow are not charged for the slowest."""
+        with self.costs.measure("waiting"):
+            self.world.collective.wait()
