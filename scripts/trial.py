@@ -35,6 +35,12 @@ def base_python() -> Path:
     return Path(os.environ.get("PYTHON") or below)
 
 
+def base_python_version() -> str:
+    """Its version ("3.12.1")."""
+    code = "import platform; print(platform.python_version())"
+    return subprocess.check_output([base_python(), "-c", code], text=True).strip()
+
+
 def path_without_nvcc() -> str:
     """This PATH, the base interpreter first, less the folders that hold an nvcc."""
     folders = [str(base_python().parent), *os.environ["PATH"].split(os.pathsep)]

@@ -5,13 +5,12 @@ whose folder then stays for a look. Without a case it lists them.
 """
 
 import argparse
-import platform
 import sys
 import time
 import traceback
 
 from scripts import trial_bad, trial_wheel  # noqa: F401 - both register cases
-from scripts.trial import Trial, TrialError
+from scripts.trial import Trial, TrialError, base_python_version
 from scripts.trial_cases import CASES
 
 
@@ -27,6 +26,7 @@ def attempt(name: str) -> bool:
         traceback.print_exc()
         seen, passed = "FAILED: the trial itself broke", False
     seconds = max((trial.seconds for trial in Trial.all), default=0)
+    python = base_python_version()
     for trial in Trial.all:
         if passed:
             trial.clean()
@@ -36,7 +36,7 @@ def attempt(name: str) -> bool:
     what = (CASES[name].__doc__ or "").strip().splitlines()[0]
     spent = time.monotonic() - started
     times = f"{seconds} | {spent:.0f}" if seconds else f"- | {spent:.0f}"
-    print(f"| {name} | {what} | {seen} | {times} | {platform.python_version()} | {today} |")
+    print(f"| {name} | {what} | {seen} | {times} | {python} | {today} |")
     sys.stdout.flush()
     return passed
 

@@ -1,7 +1,7 @@
 """The passes as operators registered with torch: what torch.compile and tensor subclasses see.
 
 Each has a fake that gives shapes and dtypes alone. Eager code calls the passes themselves, at half
-the cost.
+the cost. Schemas are written out: torch 2.4 cannot infer them from postponed annotations.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from torch import Tensor
 from hvdfilter.scoring import passes
 from hvdfilter.scoring.passes import Outputs
 
+_BATCH = "Tensor logits, Tensor labels, Tensor? weight, float smoothing, int ignore_index"
 
-@torch.library.custom_op("hvdfilter::score", mutates_args=())
+
+@torch.library.custom_op(
+    "hvdfilter::score",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor labels, int ignore_index) -> Tensor",
+)
 def score_op(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     """The [4, B] table of loss, gradient norm, confidence and margin."""
     return passes.score_table(logits, labels, ignore_index)
@@ -26,7 +32,11 @@ def _(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     return passes.new_table(logits)
 
 
-@torch.library.custom_op("hvdfilter::cross_entropy", mutates_args=())
+@torch.library.custom_op(
+    "hvdfilter::cross_entropy",
+    mutates_args=(),
+    schema=f"({_BATCH}, bool differentiable) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def cross_entropy_op(
     logits: Tensor,
     labels: Tensor,
@@ -51,7 +61,11 @@ def _(
     return passes.new_outputs(logits, differentiable)
 
 
-@torch.library.custom_op("hvdfilter::cross_entropy_backward", mutates_args=())
+@torch.library.custom_op(
+    "hvdfilter::cross_entropy_backward",
+    mutates_args=(),
+    schema=f"({_BATCH}, Tensor sums, Tensor count, Tensor upstream) -> Tensor",
+)
 def cross_entropy_backward_op(
     logits: Tensor,
     labels: Tensor,
