@@ -76,7 +76,9 @@ def worker_pids(arguments: str) -> list[int]:
     """The Python processes, not the launcher, with these arguments."""
     found = subprocess.run(["pgrep", "-f", "--", arguments], capture_output=True, text=True)
     names = {int(pid): Path(f"/proc/{pid}/comm") for pid in found.stdout.split()}
-    return [pid for pid, comm in names.items() if comm.read_text().startswith("python")]
+    # torch 2.4 gives the process another name.
+    ours = ("python", "pt_main_thread")
+    return [pid for pid, comm in names.items() if comm.read_text().startswith(ours)]
 
 
 def test_resume_after_preemption_ends_as_if_undisturbed(tmp_path: Path) -> None:
