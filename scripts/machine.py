@@ -142,6 +142,7 @@ def mpi_version(mpirun: Path) -> str:
 def start_ranks(mpirun: Path, ranks: int) -> list[str]:
     """Return the words that start `ranks` ranks on this machine, however few cores it has."""
     command = [str(mpirun)]
-    if "Open MPI" in first_line(mpirun, "--version"):
+    # Debian's mpirun.openmpi calls itself OpenRTE.
+    if any(name in first_line(mpirun, "--version") for name in ("Open MPI", "OpenRTE")):
         command += ["--oversubscribe"] + ["--allow-run-as-root"] * (os.geteuid() == 0)
     return [*command, "-np", str(ranks)]

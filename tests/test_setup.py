@@ -262,6 +262,25 @@ def test_mpirun_of_the_chosen_mpicc_is_used(
         horovod_source.compilers_of(tmp_path / "mpicc")
 
 
+@pytest.mark.parametrize(
+    ("version", "open_mpi"),
+    [
+        ("mpirun (Open MPI) 4.1.8", True),
+        ("mpirun.openmpi (OpenRTE) 4.1.4", True),
+        ("HYDRA build details:", False),
+    ],
+)
+def test_ranks_are_started_with_what_the_launcher_understands(
+    version: str, open_mpi: bool, tmp_path: Path
+) -> None:
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text(f"#!/bin/sh\necho '{version}'\n")
+    mpirun.chmod(0o755)
+    words = machine.start_ranks(mpirun, 2)
+    assert words[0] == str(mpirun) and words[-2:] == ["-np", "2"]
+    assert ("--oversubscribe" in words) == open_mpi
+
+
 def test_too_little_disk_is_one_sentence(tmp_path: Path) -> None:
     machine.require_space(tmp_path, 0)
     with pytest.raises(SetupError, match="GB of free disk space, but set-up needs 99999999 GB"):
