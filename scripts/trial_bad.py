@@ -45,7 +45,7 @@ def _program(path: Path, text: str) -> Path:
 
 def _no_compiler(trial: Trial) -> str:
     path = trial.env["PATH"]
-    for name in ("make", "git", "sh", "id", "python3", "uname", "mount"):
+    for name in ("make", "git", "sh", "id", "python3", "uname", "mount", "unshare"):
         if target := shutil.which(name):
             _program(trial.folder / "bin" / name, f'exec "{os.path.realpath(target)}" "$@"')
     trial.env["PATH"] = str(trial.folder / "bin")
