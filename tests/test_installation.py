@@ -138,9 +138,8 @@ def test_a_module_that_one_rank_lacks_stops_all_of_them() -> None:
         """
     done = run_ranks(source, 2)
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    assert len(said) == 2
-    assert all(line.startswith("rank 1: hvdfilter's compiled module _cpu") for line in said)
+    # Counted, not split: two ranks may write into one line.
+    assert done.stdout.count("rank 1: hvdfilter's compiled module _cpu") == 2, done.stdout
 
 
 @pytest.fixture
