@@ -13,6 +13,7 @@ wrong, where torch or a compiled module is broken.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hvdfilter.errors import InputError, InstallError, WorldError
@@ -56,7 +57,7 @@ __all__ = [
 # What libgomp reads as torch is imported, and MPI as it starts, which may be a script's own
 # `hvd.init()`: so as soon as hvdfilter is.
 limit_spinning()
-find_mpi_home()
+find_mpi_home(path=sys.path)
 choose_waiting()
 
 # The module in which each of the names above is found.
@@ -101,7 +102,9 @@ def agree(keys: Any, ids: Any, num_samples: int, keep: int, world: World | None 
     `InputError` on every rank, naming the rank and the first offending id, for NaN keys, ids
     given twice or missing, or ranks that disagree on `num_samples` or `keep`.
     """
-    from hvdfilter.agreement import agree
+    from hvdfilter.agreement import Call, agree
     from hvdfilter.world import init
 
-    return agree(keys, ids, num_samples, keep, (world or init()).collective)
+    collective = (world or init()).collective
+    collective.meet(Call.AGREE)
+    return agree(keys, ids, num_samples, keep, collective)

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def find_mpi_home(prefix: str = sys.prefix) -> None:
-    """Set `OPAL_PREFIX` to `prefix` if an Open MPI wheel is installed there and nobody has set it.
+def find_mpi_home(prefix: str = sys.prefix, path: Sequence[str] = ()) -> None:
+    """Set `OPAL_PREFIX` to where an Open MPI wheel is installed, unless somebody has set it.
 
-    Called when hvdfilter is imported, before `MPI_Init`, which both Horovod and mpi4py run.
+    prefix: this Python's. path: folders it imports from, by which a virtual environment finds what
+    is installed in the one it stands on. Called when hvdfilter is imported, before `MPI_Init`,
+    which both Horovod and mpi4py run.
     """
-    home = Path(prefix)
-    if (home / "lib" / "libmpi.so.40").exists() and (home / "bin" / "opal_wrapper").exists():
-        os.environ.setdefault("OPAL_PREFIX", prefix)
+    sites = (Path(entry) for entry in path if Path(entry).name == "site-packages")
+    for home in (Path(prefix), *(site.parents[2] for site in sites if len(site.parents) > 2)):
+        if (home / "lib" / "libmpi.so.40").exists() and (home / "bin" / "opal_wrapper").exists():
+            os.environ.setdefault("OPAL_PREFIX", str(home))
+            return

@@ -1,8 +1,8 @@
-"""Start-up, done once and checked once: Horovod, MPI and the device of this rank.
+"""Start-up, done once and checked once: who is here, and the device of this rank.
 
-`init()` asks Horovod and MPI who is here (never the environment, which not every launcher sets),
-refuses worlds that disagree, and hands out one `World`. It trains nothing and moves no data; with
-neither Horovod nor MPI installed it returns a world of one.
+`init()` asks torch.distributed, Horovod and MPI who is here (never the environment, which not every
+launcher sets), refuses worlds that disagree, and hands out one `World`. It trains nothing and moves
+no data; with none of the three at work it returns a world of one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import os
 import platform
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 
-from hvdfilter import native
+from hvdfilter import native, spanning
 from hvdfilter.agreement import collective as seam
+from hvdfilter.agreement.meeting import patient
+from hvdfilter.agreement.uncaught import end_job_on_uncaught
 from hvdfilter.errors import WorldError
-
-# Set by launchers for every rank they start. Never believed for rank or size: only used to notice
-# that many ranks were started and each of them thinks it is alone.
-LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,33 @@ class World:
 
 
 _current: World | None = None
+_given: Any = None  # what `init` was asked to span
 
 
-def init() -> World:
-    """Start Horovod and MPI, check that they agree, and choose this rank's device.
+def init(comm: Any = None) -> World:
+    """Find the ranks of this job, check that all libraries see the same, choose this rank's device.
 
-    Idempotent: every call returns the same `World`. Raises `WorldError`, on every rank, when
-    Horovod and MPI see different worlds, or when a launcher started several ranks but none of
-    them can talk to the others; `InstallError`, on every rank, when a compiled module of any rank
-    does not load.
+    comm: the ranks that train together, where they are not all that were started: an mpi4py
+    communicator (Horovod is started over it, unless it runs over the same ranks already), a
+    `hvd.ProcessSet`, or a process group of torch.distributed. Collective over those ranks.
+
+    Without `comm` it spans torch.distributed where that was initialised, else what Horovod and MPI
+    span, which it starts if need be. Idempotent: every call returns the same `World`. Raises, on
+    every rank: `WorldError` when libraries see different worlds, when a launcher started several
+    ranks but none of them can talk to the others, or when torchrun's script has not called
+    `init_process_group` yet; `InputError` for a `comm` that is none; `InstallError` when a
+    compiled module of any rank does not load.
     """
-    global _current
+    global _current, _given
     if _current is None:
-        _current = _start()
+        remedy = "hf.init(), the first Filter and the first agree are collective: call on all ranks"
+        with patient("hf.init()", remedy, seam.abort_job):
+            _current, _given = _start(comm), comm
+    elif comm is not None and comm is not _given:
+        raise WorldError(
+            "hf.init(comm=...) comes too late, the world has been chosen: call it before "
+            "hf.init(), the first hf.Filter and the first hf.agree"
+        )
     return _current
 
 
@@ -74,48 +87,30 @@ def horovod() -> ModuleType | None:
         raise
 
 
-def _start() -> World:
-    # MPI first, through mpi4py: whoever starts MPI also ends it, and Horovod would do so as soon as
-    # one rank exits, under the feet of the others.
-    seam.mpi_world_size()
-    hvd = horovod()
-    if hvd is not None:
-        hvd.init()
-    collective = _collective(hvd)
-    _refuse_lonely_ranks(collective.size)
+def _start(comm: Any) -> World:
+    hvd = None
+    if spanning.by_torch(comm):
+        # MPI is left alone: below one srun, torchrun's ranks would all start as the same one.
+        collective: seam.Collective = seam.TorchCollective(comm)
+    else:
+        # MPI first, through mpi4py: whoever starts MPI also ends it, and Horovod would do so as
+        # soon as one rank exits, under the feet of the others.
+        seam.mpi_world_size()
+        ran, hvd = spanning.running_horovod() is not None, horovod()
+        if hvd is not None and not ran:
+            hvd.init(comm=comm if seam.is_communicator(comm) else None)
+        collective = spanning.choose(hvd, comm, ran)
+    if comm is None:
+        spanning.refuse_lonely_ranks(collective.size)
+    if collective.name != "mpi":  # whose own function has done so
+        end_job_on_uncaught(collective)
     with collective.errors_shared():
         native.cpu()
         native.cuda()
     local_rank = hvd.local_rank() if hvd is not None else collective.local()[0]
     _share_cores(collective)
-    return World(collective.rank, collective.size, local_rank, _device(local_rank), collective)
-
-
-def _collective(hvd: ModuleType | None) -> seam.Collective:
-    """The back end that really spans the ranks, chosen by asking each of them."""
-    if hvd is not None and hvd.size() > 1 and not hvd.mpi_enabled():
-        return seam.HorovodCollective(hvd)  # gloo: mpi4py would see P worlds of one
-    ranks = seam.mpi_world_size()
-    if hvd is not None and hvd.size() != ranks:
-        raise WorldError(
-            f"Horovod sees {hvd.size()} ranks but MPI (mpi4py) sees {ranks}: build Horovod and "
-            "mpi4py against the MPI whose launcher started this job (`hvdfilter doctor` shows "
-            "which each uses)"
-        )
-    return seam.mpi_collective() if ranks > 1 else seam.SoloCollective()
-
-
-def _refuse_lonely_ranks(size: int) -> None:
-    if size > 1:
-        return
-    for name in LAUNCHER_SIZES:
-        started = os.environ.get(name, "1")
-        if started.isdigit() and int(started) > 1:
-            raise WorldError(
-                f"the launcher started {started} ranks ({name}) but each of them sees a world of "
-                "one: install mpi4py and Horovod built against the MPI of this launcher "
-                "(`hvdfilter doctor` shows what is there)"
-            )
+    device = _device(local_rank, chosen=collective.name == "torch")
+    return World(collective.rank, collective.size, local_rank, device, collective)
 
 
 def _share_cores(collective: seam.Collective) -> None:
@@ -130,9 +125,12 @@ def _share_cores(collective: seam.Collective) -> None:
     torch.set_num_threads(max(1, len(mine) // sharing))
 
 
-def _device(local_rank: int) -> torch.device:
+def _device(local_rank: int, chosen: bool) -> torch.device:
+    """This rank's device. chosen: a DDP script that has touched a GPU has chosen it by itself."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if chosen and torch.cuda.is_initialized():
+        return torch.device("cuda", torch.cuda.current_device())
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device

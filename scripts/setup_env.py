@@ -105,6 +105,7 @@ def install_mpi(mpi: MPI) -> None:
             launcher = BIN / name
             launcher.write_text(f'#!/bin/sh\nexec "{mpi.mpirun}" "$@"\n')
             launcher.chmod(0o755)
+    venv.tell_mpi_home(wheel=mpi.mpicc is None)
     # Before the minutes that torch and Horovod take.
     run(
         "starting 2 processes with mpirun",

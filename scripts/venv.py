@@ -81,6 +81,18 @@ def discard() -> None:
         shutil.rmtree(DISCARDED, ignore_errors=True)
 
 
+def tell_mpi_home(wheel: bool) -> None:
+    """Have every Python of `.venv` know where the Open MPI wheel lies; not so for another MPI.
+
+    The wheel's mpirun tells the ranks it starts; without it MPI_Init would end a script that starts
+    Horovod before it has imported hvdfilter, or never imports it.
+    """
+    note = site_packages() / "hvdfilter-mpi.pth"
+    note.unlink(missing_ok=True)
+    if wheel:
+        note.write_text('import os, sys; os.environ.setdefault("OPAL_PREFIX", sys.prefix)\n')
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder outside of the repository for what must not lie in it; gone afterwards.

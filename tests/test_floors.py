@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # and from floors below its own; parts of one floor know nothing of each other. The package's own
 # __init__ has no floor: it hands out names of all of them, each at its first use.
 FLOORS = (
-    {"errors", "version", "costs", "waiting", "mpi_home"},
+    {"errors", "version", "costs", "waiting", "mpi_home", "launchers"},
     {"installation"},
     {"native"},
     {"agreement", "scoring", "data", "models"},
-    {"world", "policies"},
+    {"spanning", "policies"},
+    {"world"},
     {"filter"},
     {"training"},
     {"report", "doctor"},

@@ -2,10 +2,12 @@
 
 from hvdfilter.agreement.base import Collective
 from hvdfilter.agreement.book import ScoreBook
+from hvdfilter.agreement.calls import Call
 from hvdfilter.agreement.collective import (
     HorovodCollective,
     MPICollective,
     SoloCollective,
+    TorchCollective,
     mpi_collective,
     mpi_world_size,
 )
@@ -16,6 +18,7 @@ from hvdfilter.agreement.select import agree, merge, select
 
 __all__ = [
     "Blocks",
+    "Call",
     "Collective",
     "HorovodCollective",
     "KeepMask",
@@ -23,6 +26,7 @@ __all__ = [
     "MPICollective",
     "ScoreBook",
     "SoloCollective",
+    "TorchCollective",
     "agree",
     "merge",
     "merge_local",

@@ -1,14 +1,16 @@
 """What a collective back end offers, and everything that does not depend on which one it is.
 
-The base class times and counts every call, cuts large messages into rounds, and carries one rank's
-error to all ranks. It never talks to a network itself: a back end fills in the few primitives whose
-names start with an underscore, and every one of those may rely on all ranks calling it together.
+The base class times and counts every call and cuts large messages into rounds. It never talks to a
+network itself: a back end fills in the few primitives whose names start with an underscore, and
+every one of those may rely on all ranks calling it together.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import rounds
-from hvdfilter.errors import InputError, InstallError, WorldError
+from hvdfilter.agreement.meeting import Meetings, Transfer
+from hvdfilter.agreement.together import Together
+from hvdfilter.errors import InputError
 
 Array = NDArray[Any]
 
@@ -26,29 +30,8 @@ CHUNK_LIMIT = 1 << 30
 
 _OPS = ("sum", "max", "min", "or")
 
-# Errors cross the ranks as a type's name and a sentence; other names become WorldError.
-_SHARED_TYPES: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        InputError,
-        InstallError,
-        WorldError,
-        ValueError,
-        TypeError,
-        IndexError,
-        RuntimeError,
-        NotImplementedError,
-        MemoryError,
-        OSError,
-        FileNotFoundError,
-        PermissionError,
-        FloatingPointError,
-        ArithmeticError,
-    )
-}
 
-
-class Collective(ABC):
+class Collective(Together):
     """Collective operations on NumPy arrays over a fixed set of ranks.
 
     Attributes:
@@ -70,6 +53,7 @@ class Collective(ABC):
         self.traffic = 0
         self.seconds = 0.0
         self.calls = 0
+        self.meetings = Meetings(self)
 
     # -- primitives of a back end -------------------------------------------------------------
 
@@ -89,10 +73,15 @@ class Collective(ABC):
     def _barrier(self) -> None: ...
 
     @abstractmethod
-    def _post(self, flag: int) -> None: ...
+    def _start(self, words: Array) -> Transfer:
+        """Begin a maximum of int64 [3] apart from all other operations, without waiting."""
 
-    @abstractmethod
-    def _poll(self) -> int: ...
+    def _sign(self, number: int) -> None:  # noqa: B027 (not every back end can)
+        """Let ranks that ask know that this one waits in its meeting `number`; called at times."""
+
+    def _absent(self, number: int) -> list[int] | None:
+        """Which ranks are not in meeting `number`; None where that can't be known."""
+        return None
 
     def _exscan(self, array: Array) -> Array:
         """Through an allgather, for back ends without a scan of their own."""
@@ -105,11 +94,14 @@ class Collective(ABC):
         """Rank and number of ranks on this host; collective."""
 
     def abort(self, code: int) -> None:
-        """End every rank of the job at once, with this exit code."""
-        raise SystemExit(code)
+        """End this rank at once, with this exit code: its launcher then ends the others."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # an orderly exit would wait for ranks that wait for this one
 
-    def close(self) -> None:  # noqa: B027 (nothing to free is the common case)
+    def close(self) -> None:
         """Complete what is still under way and free the communicator; collective."""
+        self.meetings.close()
 
     # -- the public operations ----------------------------------------------------------------
 
@@ -209,43 +201,6 @@ class Collective(ABC):
         with self._counted(0):
             self._barrier()
 
-    # -- one rank's error is every rank's error -----------------------------------------------
-
-    def share_error(self, error: Exception | None) -> None:
-        """Collective. If any rank brings an error, all raise the lowest rank's, type and sentence.
-
-        The sentence is prefixed with ``rank R:`` in a world of more than one. Costs one allreduce
-        of 8 bytes when all is well.
-        """
-        if self.size == 1:
-            if error is not None:
-                raise error
-            return
-        mine = self.rank if error is not None else self.size
-        first = int(self.allreduce(np.array([mine], np.int64), "min")[0])
-        if first == self.size:
-            return
-        text = f"{type(error).__name__}\n{error}".encode() if error is not None else b""
-        kind, _, sentence = self.broadcast_bytes(text, first).decode().partition("\n")
-        if kind not in _SHARED_TYPES:
-            sentence = f"{kind}: {sentence}"
-        shared = _SHARED_TYPES.get(kind, WorldError)(f"rank {first}: {sentence}")
-        shared.on_all_ranks = True  # type: ignore[attr-defined]
-        raise shared from error
-
-    @contextmanager
-    def errors_shared(self) -> Iterator[None]:
-        """Run a block of purely local work; its error, if any rank has one, is raised on all.
-
-        The block must hold no collective call: a rank that failed would not take part in it.
-        """
-        caught: Exception | None = None
-        try:
-            yield
-        except tuple(_SHARED_TYPES.values()) as error:
-            caught = error
-        self.share_error(caught)
-
     def wait(self) -> None:
         """A barrier that gives way to other threads, for waits that may be long."""
         with self._counted(0):
@@ -253,15 +208,6 @@ class Collective(ABC):
 
     def _wait(self) -> None:
         self._barrier()
-
-    def post_flag(self, flag: int) -> None:
-        """Start a non-blocking maximum over the ranks; exactly one `poll_flag` must follow."""
-        self._post(int(flag))
-
-    def poll_flag(self) -> int:
-        """Complete the last `post_flag`: the largest flag that any rank posted, on all; else 0."""
-        with self._counted(4 if self.size > 1 else 0):
-            return self._poll()
 
     # -- helpers ------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The collective back ends for one process and for MPI; Horovod's is passed on from beside it.
+"""The collective back end for MPI; the others are passed on from the files beside it.
 
 This is the only file that imports mpi4py, and only inside functions. Nothing here pickles.
 """
@@ -9,13 +9,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
+from hvdfilter.agreement.meeting import SPIN_SECONDS
 from hvdfilter.agreement.over_horovod import HorovodCollective
+from hvdfilter.agreement.over_torch import TorchCollective
+from hvdfilter.agreement.solo import SoloCollective
+from hvdfilter.agreement.uncaught import end_job_on_uncaught
 from hvdfilter.errors import WorldError
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "HorovodCollective",
     "MPICollective",
     "SoloCollective",
+    "TorchCollective",
     "mpi_collective",
     "mpi_world_size",
 ]
@@ -34,46 +38,10 @@ __all__ = [
 # network takes, then give way between looks. Sleeping instead would free the core as well, but the
 # scheduler then puts both ranks on one core, and training took 1.6 times as long.
 PATIENT_BYTES = 1 << 16
-SPIN_SECONDS = 5e-5
 
-
-class SoloCollective(Collective):
-    """A world of one: every operation is the identity, no byte moves."""
-
-    name = "solo"
-
-    def __init__(self, chunk_limit: int = CHUNK_LIMIT) -> None:
-        super().__init__(0, 1, chunk_limit)
-        self._flag = 0
-
-    def _reduce(self, array: Array, op: str) -> Array:
-        return array.copy()
-
-    def _exscan(self, array: Array) -> Array:
-        return np.zeros_like(array)
-
-    def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
-        return data.copy()
-
-    def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
-        return data.copy()
-
-    def _bcast(self, data: Array, root: int) -> Array:
-        return data
-
-    def _barrier(self) -> None:
-        pass
-
-    def local(self) -> tuple[int, int]:
-        """The only rank of its host."""
-        return 0, 1
-
-    def _post(self, flag: int) -> None:
-        self._flag = flag
-
-    def _poll(self) -> int:
-        flag, self._flag = self._flag, 0
-        return flag
+# Messages of ranks that have waited too long, and how long they wait for answers.
+ASK, HERE = 1, 2
+ANSWER_SECONDS = 2.0
 
 
 class MPICollective(Collective):
@@ -88,8 +56,8 @@ class MPICollective(Collective):
         self._comm = comm
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN, "or": MPI.BOR}
         self._byte = MPI.BYTE
-        self._request: Any = None
-        self._flags = np.zeros(2, np.int32)
+        self._meetings = comm.Dup()
+        self._answers: list[Any] = []
 
     def _reduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
@@ -140,29 +108,54 @@ class MPICollective(Collective):
 
     def abort(self, code: int) -> None:
         """MPI_Abort on the whole world, also after `close`: the launcher ends all ranks."""
+        abort_job(code)
+
+    def _start(self, words: Array) -> _Reduction:
+        return _Reduction(self._meetings, words, self._ops["max"])
+
+    def _sign(self, number: int) -> None:
+        """Answer the ranks that have asked who waits."""
         from mpi4py import MPI
 
-        MPI.COMM_WORLD.Abort(code)
+        status = MPI.Status()
+        while self._meetings.Iprobe(MPI.ANY_SOURCE, ASK, status):
+            source = status.Get_source()
+            self._meetings.Recv(np.empty(0, np.uint8), source, ASK)
+            self._answers.append(self._meetings.Isend(np.empty(0, np.uint8), source, HERE))
 
-    def _post(self, flag: int) -> None:
-        if self._request is not None:
-            raise ValueError("post_flag was called twice without a poll_flag between")
+    def _absent(self, number: int) -> list[int]:
+        """Ask all ranks who waits as this one does: only those that do will answer."""
         from mpi4py import MPI
 
-        self._flags[:] = (int(flag), 0)
-        self._request = self._comm.Iallreduce(self._flags[:1], self._flags[1:], MPI.MAX)
-
-    def _poll(self) -> int:
-        if self._request is None:
-            return 0
-        self._request.Wait()
-        self._request = None
-        return int(self._flags[1])
+        others = set(range(self.size)) - {self.rank}
+        asked = [self._meetings.Isend(np.empty(0, np.uint8), rank, ASK) for rank in others]
+        started, status = time.monotonic(), MPI.Status()
+        while others and time.monotonic() - started < ANSWER_SECONDS:
+            self._sign(number)
+            if self._meetings.Iprobe(MPI.ANY_SOURCE, HERE, status):
+                self._meetings.Recv(np.empty(0, np.uint8), status.Get_source(), HERE)
+                others.discard(status.Get_source())
+            time.sleep(1e-3)
+        self._answers += asked
+        return sorted(others)
 
     def close(self) -> None:
-        """Complete a posted flag and free the communicator; collective."""
-        self._poll()
+        """Complete what is under way and free both communicators; collective."""
+        super().close()
+        self._meetings.Free()
         self._comm.Free()
+
+
+class _Reduction:
+    """A maximum over the ranks of a communicator, under way."""
+
+    def __init__(self, comm: Any, words: Array, maximum: Any) -> None:
+        self._sent, self._highest = words, words.copy()
+        self._request = comm.Iallreduce(words, self._highest, maximum)
+        self.done = self._request.Test
+
+    def result(self) -> Array:
+        return self._highest
 
 
 def _finish(request: Any) -> None:
@@ -185,9 +178,29 @@ def mpi_collective(comm: Any = None) -> MPICollective:
     if mpi is None:
         raise WorldError("MPI cannot be used here: install mpi4py and an MPI library it can load")
     collective = MPICollective((mpi.COMM_WORLD if comm is None else comm).Dup())
-    if collective.size > 1:
-        _abort_on_uncaught(collective)
+    end_job_on_uncaught(collective)
     return collective
+
+
+def abort_job(code: int) -> None:
+    """End all ranks of MPI's world where it has started, else this process; returns never."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.COMM_WORLD.Abort(code)
+    os._exit(code)
+
+
+def mpi_subset(ranks: Sequence[int]) -> Any:
+    """A communicator of these ranks of MPI's world; collective over them alone."""
+    mpi = _mpi()
+    world = mpi.COMM_WORLD
+    return world.Create_group(world.Get_group().Incl(sorted(ranks)))
+
+
+def is_communicator(comm: Any) -> bool:
+    """Whether this is an mpi4py communicator that holds this rank."""
+    mpi = _mpi()
+    return mpi is not None and isinstance(comm, mpi.Intracomm) and comm != mpi.COMM_NULL
 
 
 def mpi_world_size() -> int:
@@ -216,24 +229,6 @@ def _thread_level(mpi: Any) -> str:
         if mpi.Query_thread() == getattr(mpi, f"THREAD_{name}"):
             return name.lower()
     return "multiple"
-
-
-def _abort_on_uncaught(collective: MPICollective) -> None:
-    """Let an exception that ends this rank alone end the job.
-
-    Python would finalise MPI on its way out, and that waits for ranks which wait for this one.
-    An error that all ranks raised needs no abort: they all leave.
-    """
-    report = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        report(kind, error, trace)
-        if not getattr(error, "on_all_ranks", False):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            collective.abort(1)
-
-    sys.excepthook = hook
 
 
 def _mpi() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
+from hvdfilter.errors import WorldError
 
 
 class HorovodCollective(Collective):
@@ -18,6 +19,7 @@ class HorovodCollective(Collective):
 
     Args:
         hvd: an initialised ``horovod.torch`` module.
+        process_set: a ``ProcessSet`` that this rank is in, by default Horovod's whole world.
 
     Every operation is named by its place in the sequence, so that all ranks match them up however
     their training steps interleave. A small operation costs one Horovod cycle, about a millisecond.
@@ -25,12 +27,17 @@ class HorovodCollective(Collective):
 
     name = "horovod"
 
-    def __init__(self, hvd: Any, chunk_limit: int = CHUNK_LIMIT) -> None:
-        super().__init__(hvd.rank(), hvd.size(), chunk_limit)
+    def __init__(
+        self, hvd: Any, chunk_limit: int = CHUNK_LIMIT, *, process_set: Any = None
+    ) -> None:
+        among = hvd if process_set is None else process_set
+        super().__init__(among.rank(), among.size(), chunk_limit)
         self._hvd = hvd
         self._ops = {"sum": hvd.Sum, "max": hvd.Max, "min": hvd.Min}
-        self._sequence = 0
-        self._handle: Any = None
+        # Horovod's roots are ranks of its world.
+        self._ranks = range(self.size) if process_set is None else sorted(process_set.ranks)
+        self._among = {} if process_set is None else {"process_set": process_set}
+        self._sequence = self._calls = 0
 
     def _name(self) -> str:
         self._sequence += 1
@@ -48,49 +55,65 @@ class HorovodCollective(Collective):
         # Horovod reduces integers of 32 and 64 bits only
         wide = array if array.itemsize >= 4 else array.astype(np.int32)
         tensor = torch.from_numpy(wide.reshape(-1).copy())
-        result = self._hvd.allreduce(tensor, op=self._ops[op], name=self._name())
+        result = self._hvd.allreduce(tensor, op=self._ops[op], name=self._name(), **self._among)
         return np.asarray(result.numpy()).reshape(array.shape).astype(array.dtype, copy=False)
 
     def _allgatherv(self, data: Array, counts: Sequence[int]) -> Array:
         import torch
 
-        result = self._hvd.allgather(torch.from_numpy(data.copy()), name=self._name())
+        result = self._hvd.allgather(
+            torch.from_numpy(data.copy()), name=self._name(), **self._among
+        )
         return np.asarray(result.numpy())
 
     def _alltoallv(self, data: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
         import torch
 
         splits = torch.tensor(list(sent), dtype=torch.int32)
-        result = self._hvd.alltoall(torch.from_numpy(data.copy()), splits, name=self._name())
+        result = self._hvd.alltoall(
+            torch.from_numpy(data.copy()), splits, name=self._name(), **self._among
+        )
         return np.asarray(result[0].numpy())
 
     def _bcast(self, data: Array, root: int) -> Array:
         import torch
 
-        result = self._hvd.broadcast(torch.from_numpy(data.copy()), root, name=self._name())
+        result = self._hvd.broadcast(
+            torch.from_numpy(data.copy()), self._ranks[root], name=self._name(), **self._among
+        )
         return np.asarray(result.numpy())
 
     def _barrier(self) -> None:
         self._reduce(np.zeros(1, np.int64), "sum")
 
-    def _post(self, flag: int) -> None:
+    def _start(self, words: Array) -> _Handle:
         import torch
 
-        if self._handle is not None:
-            raise ValueError("post_flag was called twice without a poll_flag between")
-        tensor = torch.tensor([int(flag)], dtype=torch.int32)
-        self._handle = self._hvd.allreduce_async(tensor, op=self._ops["max"], name=self._name())
-
-    def _poll(self) -> int:
-        if self._handle is None:
-            return 0
-        handle, self._handle = self._handle, None
-        return int(self._hvd.synchronize(handle).item())
+        # Counted by themselves: ranks that have come apart still pair these.
+        self._calls += 1
+        name = f"hvdfilter.call.{self._calls}"
+        handle = self._hvd.allreduce_async(
+            torch.from_numpy(words), op=self._ops["max"], name=name, **self._among
+        )
+        return _Handle(self._hvd, handle)
 
     def local(self) -> tuple[int, int]:
         """What Horovod says of this host."""
         return self._hvd.local_rank(), self._hvd.local_size()
 
-    def close(self) -> None:
-        """Complete a posted flag; Horovod itself stays up."""
-        self._poll()
+
+class _Handle:
+    """A maximum over the ranks, under way in Horovod's own thread."""
+
+    def __init__(self, hvd: Any, handle: Any) -> None:
+        self._hvd, self._handle = hvd, handle
+
+    def done(self) -> bool:
+        return bool(self._hvd.poll(self._handle))
+
+    def result(self) -> Array:
+        try:
+            return np.asarray(self._hvd.synchronize(self._handle).numpy())
+        except RuntimeError as error:  # Horovod's own kind, which is one
+            reason = str(error).splitlines()[0]
+            raise WorldError(f"another rank has left, or cannot be reached: {reason}") from error

@@ -16,7 +16,7 @@ from rich.table import Table
 from hvdfilter.agreement import collective as seam
 from hvdfilter.agreement.collective import Collective
 from hvdfilter.doctor.checks import Finding, judge
-from hvdfilter.doctor.facts import Facts, collect, started_horovod
+from hvdfilter.doctor.facts import Facts, collect, started_horovod, started_torch
 
 __all__ = ["Facts", "Finding", "Report", "diagnose", "main"]
 
@@ -38,6 +38,8 @@ def _widest_collective() -> Collective:
     """The back end that reaches most ranks, whether or not the libraries agree on the world."""
     hvd = started_horovod()[0]
     ranks = seam.mpi_world_size()
+    if started_torch().get("size", 1) > ranks:
+        return seam.TorchCollective()
     if hvd is not None and hvd.size() > ranks:
         return seam.HorovodCollective(hvd)
     return seam.mpi_collective() if ranks > 1 else seam.SoloCollective()
@@ -84,6 +86,8 @@ def _is_first() -> bool:
     """Whether this rank speaks for all: rank 0 of the widest world."""
     hvd = started_horovod()[0]
     mpi = seam.mpi_facts() or {"rank": 0, "size": 1}
+    if started_torch().get("size", 1) > mpi["size"]:
+        return bool(started_torch()["rank"] == 0)
     if hvd is not None and hvd.size() > mpi["size"]:
         return bool(hvd.rank() == 0)
     return bool(mpi["rank"] == 0)

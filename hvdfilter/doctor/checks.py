@@ -98,6 +98,13 @@ def check_launch(ranks: list[Facts]) -> Iterator[Finding]:
             f"the launcher started {facts.launched} ranks, but each sees a world of one",
             f"start with the mpirun of the MPI shown above, or srun --mpi=pmix; or {ONE_MPI}",
         )
+    if (size := facts.distributed.get("size", 1)) > 1 and facts.horovod.get("size", 1) == 1:
+        yield Finding(
+            f"torchrun started these {size} ranks, so Horovod and MPI see worlds of one",
+            "call init_process_group before hf.Filter in a script that trains by DDP, and start "
+            f"hvdfilter's own commands as 'mpirun --bind-to none -np {size} hvdfilter train'",
+            wrong=False,
+        )
     library = _vendor_and_version(str(facts.mpi.get("library", "")))
     launcher = _vendor_and_version(facts.mpirun)
     if library and launcher and library != launcher:

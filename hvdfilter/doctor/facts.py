@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from hvdfilter import native, waiting, world
+from hvdfilter import launchers, native, spanning, waiting, world
 from hvdfilter.agreement import collective
 from hvdfilter.installation import reason
 from hvdfilter.version import __version__
@@ -51,6 +51,7 @@ class Facts:
     kernels: dict[str, str] = field(default_factory=dict)
     mpi: dict[str, Any] = field(default_factory=dict)
     horovod: dict[str, Any] = field(default_factory=dict)
+    distributed: dict[str, Any] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
     mpirun: str = ""
     waiting: str = ""
@@ -76,6 +77,9 @@ class Facts:
                 ("Horovod runs over", "MPI" if self.horovod["mpi_enabled"] else "gloo"),
                 ("Horovod world", f"rank {self.horovod['rank']} of {self.horovod['size']}"),
             ]
+        if self.distributed:
+            place = "rank {rank} of {size} over {backend}".format(**self.distributed)
+            rows.append(("torch.distributed world", place))
         if self.mpi and self.horovod and self.horovod["path"]:
             rows.append(("one MPI for both", "yes" if len(self.libraries) == 1 else "no"))
         rows.append(("mpirun", self.mpirun or "not on the path"))
@@ -98,6 +102,21 @@ def started_horovod() -> tuple[ModuleType | None, str]:
     if hvd is not None:
         hvd.init()
     return hvd, ""
+
+
+@functools.cache
+def started_torch() -> dict[str, Any]:
+    """The world of torch.distributed, which is started where torchrun started this process."""
+    distributed = torch.distributed
+    if launchers.torchrun_ranks() > 1 and not spanning.torch_ranks():
+        distributed.init_process_group("gloo")
+    if not spanning.torch_ranks():
+        return {}
+    return {
+        "backend": distributed.get_backend(),
+        "rank": distributed.get_rank(),
+        "size": distributed.get_world_size(),
+    }
 
 
 def loaded_libraries() -> list[str]:
@@ -177,12 +196,13 @@ def mpirun_version() -> str:
 
 def launched_ranks() -> int:
     """How many ranks the launcher says it started; 1 when no launcher says anything."""
-    said = [os.environ.get(name, "") for name in world.LAUNCHER_SIZES]
-    return max((int(text) for text in said if text.isdigit()), default=1)
+    return launchers.started_ranks()[0]
 
 
 def _place(hvd: ModuleType | None) -> tuple[int, int]:
     """Rank and number of ranks on this host."""
+    if launchers.torchrun_ranks() > 1:
+        return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if hvd is not None:
         return int(hvd.local_rank()), int(hvd.local_size())
     if collective.mpi_world_size() > 1:
@@ -220,6 +240,7 @@ def collect() -> Facts:
         kernels=kernels,
         mpi=mpi | {"path": library_of(mpi["module"])} if mpi else {},
         horovod=horovod_facts(),
+        distributed=started_torch(),
         libraries=loaded_libraries(),
         mpirun=mpirun_version(),
         spinning=waiting.spinning(),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hvdfilter import policies, scoring
-from hvdfilter.agreement import KeepMask, ScoreBook
+from hvdfilter.agreement import Call, KeepMask, ScoreBook
 from hvdfilter.costs import Costs
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
@@ -53,9 +53,10 @@ class Filter:
         seed: int = 0,
     ) -> None:
         self.world = world or current()
-        self.policy = policies.make(policy) if isinstance(policy, str) else policy
+        with self.world.collective.opening(Call.FILTER):
+            self.policy = policies.make(policy) if isinstance(policy, str) else policy
+            self.labels = None if labels is None else np.asarray(labels)
         self.num_samples, self.epochs, self.seed = num_samples, epochs, seed
-        self.labels = None if labels is None else np.asarray(labels)
         self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels)
         self._arguments.check(self.world.collective)
         self.costs = Costs()
@@ -106,10 +107,18 @@ class Filter:
         """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
 
         The scale is in force while `optimizer.step` runs and at no other time, so learning-rate
-        schedulers never see it.
+        schedulers never see it. Raises `InputError`, on every rank, for an epoch that the run has
+        not, and for ranks that begin different ones.
         """
-        self.end_epoch()
-        self._wait()
+        error = None
+        if not 0 <= epoch < self.epochs:
+            error = InputError(f"epoch {epoch} is none of the {self.epochs} that Filter was given")
+        self._meet(Call.BEGIN_EPOCH, epoch, error)
+        if not self._closed:
+            self._end_epoch()
+            # Again, so that the agreement is not charged for the slowest.
+            with self.costs.measure("waiting"):
+                self.world.collective.wait()
         with self.costs.measure("agreement", self.world.collective):
             self.mask = self._planner.agree(epoch)
         if self.mask.count == 0:
@@ -169,23 +178,19 @@ class Filter:
         """
         self._flag.settle()  # a bad last batch has spoilt the model: its own rank must be named
         with self.costs.measure("rescoring"):
-            self._flag.keep(rescore(model, batches, self.note, self.world.device))
-        self._flag.share_error()
+            error = rescore(model, batches, self.note, self.world.device)
+        self._meet(Call.RESCORE, error=error)
 
     def end_epoch(self) -> None:
         """Collective. Bring every observation to its owner; `begin_epoch` does it if need be."""
-        if self._closed:
-            return
-        self.settle()
-        self.book.end_epoch()
-        self._closed = True
+        if not self._closed:
+            self._meet(Call.END_EPOCH)
+            self._end_epoch()
 
     def settle(self) -> None:
         """Collective. Exchange what was observed so far; raises what any rank has to report."""
-        self._wait()
-        with self.costs.measure("exchange", self.world.collective):
-            self._flag.settle()
-            self._observer.exchange(self._flag.error)
+        self._meet(Call.SETTLE)
+        self._exchange()
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Collective. All that is needed to go on, on any number of ranks, even in mid-epoch.
@@ -194,8 +199,9 @@ class Filter:
         where a loader fetches ahead. Tensors are complete on rank 0, which is the rank to save
         them; the columns are empty elsewhere.
         """
+        self._meet(Call.STATE_DICT)
         if not self._closed:
-            self.settle()
+            self._exchange()
         sampler = self._sampler.state_dict(consumed)
         place = Place(self.epoch, self._closed, self.lr_scale, self.mask, sampler)
         return pack(self._arguments, place, self.book)
@@ -205,6 +211,7 @@ class Filter:
 
         Raises `InputError` when it was saved for another set, policy, length or seed.
         """
+        self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
         self.mask, self.epoch, self._closed = place.mask, place.epoch, place.closed
         self._rate.scale = place.lr_scale
@@ -212,7 +219,16 @@ class Filter:
         self._sampler.set_epoch(self.epoch)
         self._sampler.load_state_dict(place.sampler)
 
-    def _wait(self) -> None:
-        """Wait for all ranks, so that the parts that follow are not charged for the slowest."""
+    def _end_epoch(self) -> None:
+        self._exchange()
+        self.book.end_epoch()
+        self._closed = True
+
+    def _exchange(self) -> None:
+        with self.costs.measure("exchange", self.world.collective):
+            self._observer.exchange(self._flag.error)
+
+    def _meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:
+        """Wait for all ranks to be in this call; what follows is not charged for the slowest."""
         with self.costs.measure("waiting"):
-            self.world.collective.wait()
+            self._flag.meet(call, argument, error)

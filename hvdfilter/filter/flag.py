@@ -2,19 +2,21 @@
 
 A rank that has met a bad batch, or was asked to stop, says so in a flag that travels while the step
 computes. All ranks read it at their next step: they fail, or stop, at one and the same step, and
-none is left waiting in an allreduce of gradients.
+none is left waiting in an allreduce of gradients. Whatever else a filter does on all ranks opens
+on the same channel, so ranks that have come apart find out instead of waiting.
 """
 
 from __future__ import annotations
 
-from hvdfilter.agreement import Collective
+from hvdfilter.agreement import Call, Collective
+from hvdfilter.agreement.meeting import Meeting
 
 # What a rank posts at every step; the largest counts.
 STOP, FAILED = 1, 2
 
 
 class StepFlag:
-    """The flag of a step over `collective`: posted when a step is scored, settled at the next.
+    """The flags of one filter's steps: posted when a step is scored, settled at the next.
 
     error: the first that this rank has met. stopping: whether any rank was asked to stop; it turns
     true on all of them at one and the same step.
@@ -24,8 +26,9 @@ class StepFlag:
         self.error: Exception | None = None
         self.stopping = False
         self._collective = collective
+        self._filter = collective.number_filter()
         self._stop = False
-        self._posted = False
+        self._posted: Meeting | None = None
 
     def request_stop(self) -> None:
         """Have all ranks stop: this rank's next flag says so."""
@@ -46,18 +49,23 @@ class StepFlag:
                 raise error
             return
         self.keep(error)
-        self._collective.post_flag(FAILED if error is not None else STOP * self._stop)
-        self._posted = True
+        flag = FAILED if error is not None else STOP * self._stop
+        self._posted = self._collective.call(Call.STEP, flag=flag, filter=self._filter)
 
     def settle(self) -> None:
         """Complete the flag of the last step; raises, on all ranks, if one of them failed there."""
-        if self._posted:
-            self._posted = False
-            flag = self._collective.poll_flag()
+        if self._posted is not None:
+            posted, self._posted = self._posted, None
+            flag = self._collective.wait_for(posted)
             self.stopping = self.stopping or flag == STOP
             if flag == FAILED:
-                self.share_error()
+                self._collective.share_error(self.error)
 
-    def share_error(self) -> None:
-        """Collective. Raise, on all ranks, what any of them has kept."""
-        self._collective.share_error(self.error)
+    def meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:
+        """Collective. All ranks are in this call, and none has anything to report.
+
+        error: this rank's own, which all ranks then raise, as they do one that was kept. Raises
+        what names both calls where the ranks are in different ones.
+        """
+        self.settle()
+        self._collective.meet(call, argument, error=self.error or error, filter=self._filter)

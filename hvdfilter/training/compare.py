@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from hvdfilter import policies
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
+from hvdfilter.training import ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
-from hvdfilter.world import init
 
 # Called on every rank after every step: (policy, epoch, step, steps of the epoch).
 Progress = Callable[[str, int, int, int], None]
@@ -53,7 +53,7 @@ def compare(
     Returns the run folders by policy, the subject's first. Raises `InputError`, on every rank, for
     a configuration that cannot be compared.
     """
-    world = init()
+    world = ring.start()
     with world.collective.errors_shared():
         config.check()
         policies.make(config.policy, **config.policy_options)

@@ -24,7 +24,7 @@ from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
-from hvdfilter.world import World, init
+from hvdfilter.world import World
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).
 Progress = Callable[[int, int, int], None]
@@ -53,7 +53,7 @@ def train(
     Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
     scheduler asked any rank to stop.
     """
-    world = init()
+    world = ring.start()
     with world.collective.errors_shared():
         config.check()
         policies.make(config.policy, **config.policy_options)

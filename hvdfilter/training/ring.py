@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import torch
 
+from hvdfilter import launchers
 from hvdfilter.errors import WorldError
-from hvdfilter.world import World, horovod
+from hvdfilter.world import World, horovod, init
+
+
+def start() -> World:
+    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod."""
+    if (ranks := launchers.torchrun_ranks()) > 1:
+        raise WorldError(
+            f"torchrun started {ranks} ranks, but hvdfilter's own commands train by Horovod: run "
+            f"'mpirun --bind-to none -np {ranks} hvdfilter train ...' (a DDP script of your own "
+            "takes hf.Filter)"
+        )
+    return init()
 
 
 def distribute(

@@ -17,9 +17,8 @@ from hvdfilter.data import Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.filter.observing import name_ids
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint
+from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.run_folder import read_config
-from hvdfilter.world import init
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
 
@@ -30,7 +29,7 @@ def score_run(run: Path) -> Path:
     The file holds `loss`, `grad_norm`, `confidence`, `margin` (float32 [N]), `correct` (bool [N])
     and `labels` (int64 [N]). Raises `InputError` on every rank when `run` is no finished run.
     """
-    world = init()
+    world = ring.start()
     with world.collective.errors_shared():
         config = read_config(run)
         images = open_dataset(config["data"], train=True, limit=config["limit"])

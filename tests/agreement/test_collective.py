@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvdfilter.agreement.calls import Call
 from hvdfilter.agreement.collective import SoloCollective
 from hvdfilter.errors import InputError, WorldError
 from tests.agreement.worlds import all_errors, run_world
@@ -59,14 +60,14 @@ def test_operations_and_their_cost():
         collective.allgather_flat(np.zeros(rank, np.uint8), [0, 1, 2])
         gathering = collective.traffic - before
         below = collective.exscan(np.array([10, rank]))
-        collective.post_flag(rank == 2)
-        return results, gathering, below.tolist(), collective.poll_flag(), collective.calls
+        flag = collective.wait_for(collective.call(Call.STEP, flag=rank == 2))
+        return results, gathering, below.tolist(), flag, collective.calls
 
     worlds = run_world(3, body)
     assert all(w[0] == {"sum": [7, 3], "max": [4, 2], "min": [1, 0], "or": [7, 3]} for w in worlds)
     assert [w[1] for w in worlds] == [3, 2, 1]  # everything but one's own
     assert [w[2] for w in worlds] == [[0, 0], [10, 0], [20, 1]]
-    assert all(w[3] is True and w[4] == 7 for w in worlds)
+    assert all(w[3] == 1 and w[4] == 7 for w in worlds)
 
 
 def test_one_rank_s_error_is_every_rank_s():
@@ -116,8 +117,7 @@ def test_a_world_of_one_moves_nothing():
     assert np.array_equal(solo.alltoall([array])[0], array)
     assert np.array_equal(solo.broadcast(array), array)
     assert solo.broadcast_bytes(b"abc") == b"abc"
-    solo.post_flag(True)
-    assert solo.poll_flag() and not solo.poll_flag()
+    assert solo.wait_for(solo.call(Call.STEP, flag=1)) == 1
     with pytest.raises(InputError, match="as it was"):
         solo.share_error(InputError("as it was"))
     assert solo.traffic == 0

@@ -66,14 +66,24 @@ class ThreadCollective(Collective):
     def _barrier(self) -> None:
         self._hall.meet(self.rank, None)
 
-    def _post(self, flag: bool) -> None:
-        self._posted = flag
-
-    def _poll(self) -> bool:
-        return any(self._hall.meet(self.rank, self._posted))
+    def _start(self, words: Array) -> _Meet:
+        return _Meet(self, words)
 
     def local(self) -> tuple[int, int]:
         return self.rank, self.size
+
+
+class _Meet:
+    """A maximum over the threads, who meet where it is looked at."""
+
+    def __init__(self, collective: ThreadCollective, words: Array) -> None:
+        self._collective, self._words = collective, words
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Array:
+        return np.max(self._collective._hall.meet(self._collective.rank, self._words), axis=0)
 
 
 def run_world(

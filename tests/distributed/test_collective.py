@@ -16,6 +16,7 @@ pytestmark = pytest.mark.distributed
 # above 2 GiB do with the real limit.
 CHECKS = """
 import numpy as np
+from hvdfilter.agreement import Call
 from hvdfilter.errors import InputError
 
 def check(collective):
@@ -49,10 +50,12 @@ def check(collective):
         assert collective.broadcast(np.zeros((0, 4), np.int16)).shape == (0, 4)
         assert collective.broadcast_bytes(b"x" * 100 if rank == 0 else None) == b"x" * 100
     collective.barrier()
+    # Two filters' steps under way at once; the second is looked at first.
     for round in range(3):
-        collective.post_flag(rank == round)
-        assert collective.poll_flag() == (round < size)
-    assert collective.poll_flag() == 0
+        first = collective.call(Call.STEP, flag=rank == round, filter=1)
+        second = collective.call(Call.STEP, flag=2 * (rank == round), filter=2)
+        assert collective.wait_for(second) == 2 * (round < size)
+        assert collective.wait_for(first) == (round < size)
     try:
         collective.share_error(InputError("no") if rank == size - 1 else None)
     except InputError as error:
@@ -61,7 +64,7 @@ def check(collective):
         raise AssertionError("the error was not shared")
     assert 0 <= collective.local()[0] < collective.local()[1]
     assert collective.traffic > 0 and collective.seconds > 0
-    collective.post_flag(0)  # left open on purpose: close completes it
+    collective.call(Call.STEP)  # left open on purpose: close completes it
     collective.close()
     print(f"ok {rank}")
 """
@@ -87,6 +90,28 @@ check(HorovodCollective(hvd))
 )
 
 
+TORCH = (
+    CHECKS
+    + """
+import torch.distributed as dist
+from hvdfilter.agreement import TorchCollective
+dist.init_process_group("gloo")
+# A group of two among three, numbered from 0 like any other.
+collective = TorchCollective() if dist.get_world_size() == 2 else None
+if collective is None:
+    members = [2, 1]
+    group = dist.new_group(members)
+    if dist.get_rank() in members:
+        collective = TorchCollective(group)
+        assert (collective.rank, collective.size) == (dist.get_rank(group), 2)
+if collective is not None:
+    check(collective)
+dist.barrier()
+dist.destroy_process_group()
+"""
+)
+
+
 def test_mpi():
     assert check_ranks(MPI, 3).count("ok") == 3
 
@@ -104,6 +129,15 @@ def test_horovod_on_gloo(tmp_path):
     program.write_text(HOROVOD)
     command = [str(launcher), "--gloo", "-np", "2", sys.executable, str(program)]
     done = run_command(command, timeout=100)
+    assert done.returncode == 0 and done.stdout.count("ok") == 2, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_torch_distributed(tmp_path, ranks):
+    program = tmp_path / "program.py"
+    program.write_text(TORCH)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = run_command([*launcher, f"--nproc_per_node={ranks}", str(program)], timeout=100)
     assert done.returncode == 0 and done.stdout.count("ok") == 2, done.stdout + done.stderr
 
 
