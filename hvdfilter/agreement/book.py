@@ -39,8 +39,9 @@ class ScoreBook:
     One observation of a sample travels as 4 bytes (place in the owner's block, and ``correct``)
     plus 4 for each other value the fields observe: 12 for loss, confidence and correct.
 
-    When a sample is observed more than once before an exchange, one observation counts: on one
-    rank the later, between ranks that of the higher rank. `ShardSampler` puts its repeats on a
+    When a sample stands in several rows of one call, their mean is observed; ``correct`` is what
+    more than half of them are. When several calls observe it before an exchange, one counts: on
+    one rank the later, between ranks that of the higher rank. `ShardSampler` puts its repeats on a
     higher rank at the last step, so for them this is the latest one. Samples not observed keep
     their values and grow older.
     """
@@ -71,8 +72,7 @@ class ScoreBook:
         needed = {name for field in self.fields for name in field.observed}
         self._values = tuple(sorted(needed - {"correct"}))
         self._has_correct = "correct" in needed
-        observed = self._values + (("correct",) if self._has_correct else ())
-        self._buffer = ObservationBuffer(observed, buffer_rows)
+        self._buffer = ObservationBuffer(self.observed, buffer_rows)
         self._record = np.dtype([("at", "<u4")] + [(name, "<f4") for name in self._values])
         self._round_rows = round_rows
 
@@ -86,15 +86,22 @@ class ScoreBook:
         """Observations of this rank that no exchange has moved yet."""
         return self._buffer.rows
 
-    def observe(self, ids: Any, scores: Any) -> None:
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The names of the values that the fields observe."""
+        return self._values + (("correct",) if self._has_correct else ())
+
+    def observe(self, ids: Any, scores: Any, seen: Any = None) -> None:
         """Note a batch; returns at once, on any device.
 
         Args:
             ids: integers [B], tensor or array.
             scores: holds ``loss``, ``grad_norm``, ... as attributes (`Scores`) or as keys, each
                 [B]; only those the fields need are read. They must not be changed afterwards.
+                ``correct`` may be a float, the share of a sample's parts that are.
+            seen: tensor [B] or None; rows where it is 0 were not observed.
         """
-        self._buffer.add(ids, scores)
+        self._buffer.add(ids, scores, seen)
 
     def exchange(self, error: Exception | None = None) -> int:
         """Move all buffered observations to their owners; collective. Returns how many arrived.

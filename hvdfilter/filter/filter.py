@@ -8,7 +8,6 @@ method named collective must be called on all ranks, in the same order.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,9 +24,11 @@ from hvdfilter.filter.flag import StepFlag
 from hvdfilter.filter.observing import Observer
 from hvdfilter.filter.planning import Planner
 from hvdfilter.filter.rate import RateScale
-from hvdfilter.filter.rescoring import rescore
+from hvdfilter.filter.rescoring import ForwardStep, rescore
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.filter.state import Place, pack, unpack
+from hvdfilter.filter.step import Step
+from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
 
@@ -66,8 +67,9 @@ class Filter:
         self.mask = KeepMask.full(num_samples)
         self._closed = True  # no epoch is open: nothing to exchange
         self._planner = Planner(self._arguments, self.book)
-        self._observer = Observer(self.book, wanted=bool(self.policy.columns))
+        self._observer = Observer(self.book, bool(self.policy.columns), str(self.policy))
         self._flag = StepFlag(self.world.collective)
+        self._step = Step(self._flag, self._observer, self.costs)
         self._rate = RateScale()
         self._sampler = ShardSampler(
             self.mask, rank=self.world.rank, size=self.world.size, seed=seed
@@ -137,48 +139,73 @@ class Filter:
         self._rate.attach(optimizer)
 
     def loss(
-        self, logits: Tensor, labels: Tensor, ids: Tensor, weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        ids: Any,
+        weight: Tensor | None = None,
+        *,
+        class_weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        mixed: bool | None = None,
     ) -> Tensor:
-        """The mean cross entropy of a batch, differentiable; its scores are noted on the way.
+        """The mean cross entropy of a batch, torch's with the same options; its scores are noted.
 
-        logits: float [B, C]. labels: int [B]. ids: int [B], the samples' ids. weight: float [B] or
-        None. A batch that cannot be scored (label out of range, NaN or infinite logits) raises
+        logits: float [B, C], or [B, C, ...] or [B, T, V]; axis 1 are the classes unless the labels
+        fit the last axis alone. labels: int [B] or [B, ...], or soft ones of the logits' shape.
+        ids: int [B]. weight: [B] or None, of each sample. class_weight: [C], torch's `weight`.
+
+        A sample's pixels or tokens but those of `ignore_index` are averaged to one score, and so
+        are rows of one id; it is correct where more than half of them are. Noted losses include
+        label smoothing and no weight. What is `mixed` (mixup, cutmix; soft labels, unless False is
+        said) is no single sample's score and not noted, nor is anything under `torch.no_grad()`.
+
+        A batch that cannot be scored (label or id out of range, NaN or infinite logits) raises
         `InputError` naming the ids: at once in a world of one, at every rank's next step in a
         larger one, where raising at once would leave the others waiting in an allreduce.
         """
-        started = time.perf_counter()
-        self._flag.settle()
-        error = self._observer.overdue()
-        try:
-            loss = self._observer.loss(logits, labels, ids, weight)
-        except InputError as refused:
-            error = error or refused
-            loss = logits.sum() * float("nan")  # keeps this rank in step with the others
-        self._flag.post(error)
-        self.costs.add("scoring", time.perf_counter() - started)
-        return loss
+        criterion = Criterion(class_weight, label_smoothing, ignore_index)
+        return self._step(self._observer.loss, logits, labels, ids, weight, criterion, mixed)
+
+    def update(
+        self, losses: Tensor, ids: Any, weight: Tensor | None = None, **scores: Any
+    ) -> Tensor:
+        """The weighted mean of a loss of your own, to call `backward` on; its values are noted.
+
+        losses: float [B], one a sample (reduction="none"). ids: int [B]. weight: [B] or None.
+        scores: what the policy needs of `grad_norm`, `confidence`, `margin` and `correct` (bool,
+        or the share of a sample's parts), each [B]; one that never comes is named, on all ranks,
+        at the epoch's end. Policy "loss" needs none. Raises, and under no_grad notes, as `loss`.
+        """
+        return self._step(self._observer.update, losses, ids, weight, scores)
 
     def request_stop(self) -> None:
         """Ask all ranks to stop; `stopping` turns true on all of them at one and the same step."""
         self._flag.request_stop()
 
-    def note(self, logits: Tensor, labels: Tensor, ids: Tensor) -> scoring.Scores:
+    def note(self, logits: Tensor, labels: Tensor, ids: Any) -> scoring.Scores:
         """Score a batch without training on it, e.g. hidden samples in a forward-only pass.
 
-        Call it in eval mode and under `torch.no_grad()`. An error is raised at once, here alone:
+        Layouts and options are those of the last `loss`. Returns one score a sample. Call it in
+        eval mode and under `torch.no_grad()`. An error is raised at once, here alone:
         it is made every rank's by `end_epoch`.
         """
         return self._observer.score(logits, labels, ids)
 
-    def rescore(self, model: torch.nn.Module, batches: Iterable[Any]) -> None:
+    def rescore(
+        self, model: torch.nn.Module, batches: Iterable[Any], step: ForwardStep | None = None
+    ) -> None:
         """Collective. Score the hidden samples in `batches`, (ids, x, y), without training.
 
         The model runs in eval mode, so that BatchNorm statistics stay those of training, and is
-        put back into the mode it was in. Draw the batches with `hidden_sampler()`.
+        put back into the mode it was in. Draw the batches with `hidden_sampler()`. step: for
+        batches, models and losses of another form; a function of a batch that returns (ids,
+        logits, labels), or (ids, losses), or (ids, losses, scores), a dict of what `update` takes.
         """
         self._flag.settle()  # a bad last batch has spoilt the model: its own rank must be named
         with self.costs.measure("rescoring"):
-            error = rescore(model, batches, self.note, self.world.device)
+            error = rescore(model, batches, step, self._observer, self.world.device)
         self._meet(Call.RESCORE, error=error)
 
     def end_epoch(self) -> None:

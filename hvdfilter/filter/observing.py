@@ -6,78 +6,191 @@ collective.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
 from torch import Tensor
 
 from hvdfilter import scoring
 from hvdfilter.agreement import ScoreBook
 from hvdfilter.errors import InputError
+from hvdfilter.filter.given import (
+    check_losses,
+    check_scores,
+    lacking,
+    mixed_only,
+    to_classes,
+    weigh_rows,
+)
+from hvdfilter.filter.ids import check_ids, check_range, name_ids, outside
+from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.scoring.deferred import DeferredCheck
+from hvdfilter.scoring.layout import to_samples
 
 
 class Observer:
-    """Notes scores in `book`, where they are wanted: a policy that uses none costs no exchange."""
+    """Notes scores in `book`, where they are wanted: a policy that uses none costs no exchange.
 
-    def __init__(self, book: ScoreBook, wanted: bool) -> None:
-        self._book, self._wanted = book, wanted
+    policy: whose needs the book's fields are, in words.
+    """
+
+    def __init__(self, book: ScoreBook, wanted: bool, policy: str) -> None:
+        self._book, self._wanted, self._policy = book, wanted, policy
+        self._needed = frozenset(book.observed) if wanted else frozenset()
         self._deferred = DeferredCheck()
+        # How the last batch was scored, and so what is scored without training on it.
+        self._criterion = Criterion()
+        self._mixed: bool | None = None
+        self._lacking: set[str] = set()
+        self._withheld = self._arrived = False
 
-    def loss(self, logits: Tensor, labels: Tensor, ids: Tensor, weight: Tensor | None) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        ids: Any,
+        weight: Tensor | None,
+        criterion: Criterion,
+        mixed: bool | None,
+    ) -> Tensor:
         """The mean cross entropy of a batch, differentiable, its scores noted.
+
+        Without gradients, as in validation, nothing is noted and `ids` are not looked at.
 
         Raises `InputError`, naming the ids, for rows that cannot be scored; those that only a GPU
         knows of are told by `overdue`.
         """
+        noted = torch.is_grad_enabled()
+        rows, targets, each = to_classes(logits, labels)
+        if noted:
+            ids = check_ids(ids, logits.shape[0], self._book.num_samples)
         try:
-            loss, scores = scoring.cross_entropy(logits, labels, weight)
-            self._note(ids, scores)
+            loss, scores = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
         except InputError as refused:
-            raise name_ids(refused, ids) from None
+            raise (name_ids(refused, ids, each) if noted else refused) from None
+        if noted:
+            self._criterion, self._mixed = criterion, mixed
+            self._watch(ids, scores.loss, scores, each)
+            if targets.is_floating_point() if mixed is None else mixed:
+                self._withheld = True
+            else:
+                self._note(ids, scores, each)
         return loss
 
-    def score(self, logits: Tensor, labels: Tensor, ids: Tensor) -> scoring.Scores:
-        """The scores of a batch, noted; raises as `loss` does."""
+    def score(self, logits: Tensor, labels: Tensor, ids: Any) -> scoring.Scores:
+        """The scores of a batch, one a sample, noted; scored and raising as the last `loss`."""
+        if error := self.overdue():
+            raise error
+        rows, targets, each = to_classes(logits, labels)
+        ids = check_ids(ids, logits.shape[0], self._book.num_samples)
+        if targets.is_floating_point() and self._mixed is not False:
+            raise InputError(
+                "labels: a score by soft labels is noted only where filt.loss was told "
+                "mixed=False, for that of mixed samples is the score of none."
+            )
         try:
-            scores = scoring.score(logits, labels)
-            self._note(ids, scores)
+            scores = self._criterion.score(rows, targets)
         except InputError as refused:
-            raise name_ids(refused, ids) from None
-        return scores
+            raise name_ids(refused, ids, each) from None
+        self._watch(ids, scores.loss, scores, each)
+        return self._note(ids, scores, each)
+
+    def update(
+        self, losses: Tensor, ids: Any, weight: Tensor | None, scores: Mapping[str, Any]
+    ) -> Tensor:
+        """The weighted mean of per-sample losses [B], which are noted with `scores`, each [B].
+
+        Without gradients nothing is noted. Raises `InputError` as `loss` does.
+        """
+        check_losses(losses, weight)
+        noted = torch.is_grad_enabled()
+        if noted:
+            ids = check_ids(ids, losses.shape[0], self._book.num_samples)
+            check_scores(scores, losses.shape[0])
+        weighted = losses if weight is None else losses * weight
+        mean = weighted.mean() if losses.shape[0] else weighted.sum()
+        if noted:
+            self._take(losses.detach(), ids, scores)
+        return mean
+
+    def take(self, losses: Tensor, ids: Any, scores: Mapping[str, Any]) -> None:
+        """Note per-sample losses [B] with `scores` without training on them."""
+        if error := self.overdue():
+            raise error
+        check_losses(losses, None)
+        ids = check_ids(ids, losses.shape[0], self._book.num_samples)
+        check_scores(scores, losses.shape[0])
+        self._take(losses.detach(), ids, scores)
 
     def overdue(self) -> InputError | None:
         """What was wrong with the last batch on a GPU, where kernels mark and do not raise."""
         bad = self._deferred.take()
         if bad is None:
             return None
-        ids, scores = bad
+        ids, losses, scores, each = bad
         try:
-            scoring.check(scores)
+            check_range(ids, self._book.num_samples)
+            if scores is not None:
+                scoring.check(scores)
         except InputError as refused:
-            return name_ids(refused, ids)
+            return name_ids(refused, ids, each)
         # No row was marked: the loss itself is not a number.
-        row = int(scores.loss.isnan().nonzero()[0])
-        return InputError(f"sample id {int(ids[row])}: its loss is NaN")
+        return _nan_loss(losses, ids, each)
 
     def exchange(self, error: Exception | None) -> None:
         """Collective. Bring what was noted to its owners.
 
-        error: what this rank has to report, if anything: all ranks then raise it.
+        error: what this rank has to report, if anything: all ranks then raise it. Raises
+        `InputError`, on all ranks, when the policy needs a score that never came.
         """
-        error = error or self.overdue()
-        if self._wanted:
-            self._book.exchange(error)
-        else:
+        error = error or self.overdue() or lacking(self._policy, self._lacking)
+        if not self._wanted:
             self._book.collective.share_error(error)
+            return
+        self._book.exchange(error)
+        if self._arrived:
+            return
+        mine = np.array([(self._book.column("age") >= 0).any(), self._withheld], np.int64)
+        arrived, withheld = self._book.collective.allreduce(mine, "max")
+        self._arrived = bool(arrived)
+        if withheld and not arrived:
+            raise mixed_only(self._policy, sorted(self._needed))
 
-    def _note(self, ids: Tensor, scores: scoring.Scores) -> None:
-        self._deferred.note(ids, scores)
+    def _take(self, losses: Tensor, ids: Tensor, scores: Mapping[str, Any]) -> None:
+        self._watch(ids, losses, None, 1)
         if self._wanted:
-            self._book.observe(ids, scores)
+            scores = {"loss": losses, **scores}
+            if missing := self._needed - scores.keys():
+                self._lacking |= missing
+            else:
+                self._book.observe(ids, scores)
+
+    def _note(self, ids: Tensor, scores: scoring.Scores, each: int) -> scoring.Scores:
+        seen = scores.confidence  # exactly 0 where the label is ignore_index
+        if each > 1:
+            scores, seen = to_samples(scores, each)
+        if self._wanted:
+            self._book.observe(ids, scores, seen)
+        return scores
+
+    def _watch(self, ids: Tensor, losses: Tensor, scores: scoring.Scores | None, each: int) -> None:
+        """Look at values, or on a GPU have them looked at one step later."""
+        if losses.is_cuda:
+            wrong = losses.isnan().any()
+            if ids.is_cuda:
+                wrong = wrong | outside(ids, self._book.num_samples)
+            self._deferred.watch(wrong, (ids, losses, scores, each))
+            return
+        if ids.is_cuda:
+            check_range(ids, self._book.num_samples)
+        # Rows that were scored have been checked. A sum costs less than a search.
+        if scores is None and math.isnan(losses.sum().item()) and losses.isnan().any():
+            raise _nan_loss(losses, ids, each)
 
 
-def name_ids(error: InputError, ids: Tensor) -> InputError:
-    """The same error, told in sample ids instead of rows of a batch."""
-    rows = getattr(error, "rows", [])
-    if not rows:
-        return error
-    named = ", ".join(str(int(ids[row])) for row in rows[:8])
-    return InputError(f"sample id {named}: {error}")
+def _nan_loss(losses: Tensor, ids: Tensor, each: int) -> InputError:
+    row = int(losses.isnan().nonzero()[0])
+    return InputError(f"sample id {int(ids[row // each])}: its loss is NaN.")

@@ -5,39 +5,70 @@ Nothing here communicates, and nothing of the model is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hvdfilter.errors import InputError
+from hvdfilter.filter.observing import Observer
+
+# What a user's function makes of a batch: (ids, logits, labels), or (ids, losses) with a mapping of
+# more scores behind them or none.
+ForwardStep = Callable[[Any], tuple[Any, ...]]
 
 
 def rescore(
     model: torch.nn.Module,
     batches: Iterable[Any],
-    note: Callable[[Tensor, Tensor, Tensor], Any],
+    step: ForwardStep | None,
+    observer: Observer,
     device: torch.device,
-) -> InputError | None:
-    """Hand the model's logits of every batch (ids, x, y) to `note(logits, labels, ids)`.
+) -> Exception | None:
+    """Have `observer` note what `step`, or else the model, gives for every batch.
 
-    The model runs in eval mode, so that BatchNorm statistics stay those of training, and is put
-    back into the mode it was in. A batch that is refused ends the pass: its error is returned, for
-    the other ranks have a pass of their own to finish before all can raise it.
+    Without a step batches are (ids, x, y), and y is what `model(x)` is scored by. The model runs in
+    eval mode, so that BatchNorm statistics stay those of training, and each part of it is put back
+    into the mode it was in. What goes wrong ends the pass: the error is returned, for the other
+    ranks have a pass of their own to finish before all can raise it.
     """
-    error = None
-    training = model.training
+    error: Exception | None = None
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     with torch.no_grad():
         try:
-            for ids, x, y in batches:
-                x, y = x.to(device), y.to(device)
-                note(model(x), y, ids)
-        except InputError as refused:
+            for batch in batches:
+                _note(_forward(model, batch, device) if step is None else step(batch), observer)
+        except Exception as refused:
             error = refused
         finally:
-            model.train(training)
+            for part, training in modes:
+                part.training = training
         if device.type == "cuda":
             torch.cuda.synchronize()  # so that the pass pays for its own kernels
     return error
+
+
+def _forward(model: torch.nn.Module, batch: Any, device: torch.device) -> tuple[Any, ...]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 3:
+        raise InputError(
+            f"rescore: a batch is {type(batch).__name__}, not (ids, x, y); pass step=, a function "
+            "that returns (ids, losses) or (ids, logits, labels) of a batch."
+        )
+    ids, x, y = batch
+    return ids, model(x.to(device)), y.to(device)
+
+
+def _note(found: tuple[Any, ...], observer: Observer) -> None:
+    match found:
+        case (ids, losses):
+            observer.take(losses, ids, {})
+        case (ids, losses, Mapping() as scores):
+            observer.take(losses, ids, scores)
+        case (ids, logits, labels):
+            observer.score(logits, labels, ids)
+        case _:
+            raise InputError(
+                "rescore: step must return (ids, losses), (ids, losses, scores) or "
+                f"(ids, logits, labels), not {type(found).__name__}."
+            )

@@ -1,6 +1,6 @@
 """What "less important" means: one file per family of published methods, found by name."""
 
-from hvdfilter.policies import kakurenbo, uniform
+from hvdfilter.policies import kakurenbo, loss, uniform
 from hvdfilter.policies.base import Plan, Policy, View
 from hvdfilter.policies.registry import available, describe, get, make, register
 
@@ -12,6 +12,7 @@ __all__ = [
     "describe",
     "get",
     "kakurenbo",
+    "loss",
     "make",
     "register",
     "uniform",

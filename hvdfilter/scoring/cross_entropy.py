@@ -106,6 +106,15 @@ class _CrossEntropy(torch.autograd.Function):
         return outputs[0], outputs[1]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return passes.gradient(ctx, upstream, passes.backward), None, None, None, None
+        # Gradients are on only where one of the gradient is asked for, which there is not: the
+        # wrapper that says so is not worth its cost to everybody else.
+        run = _gradient_once if torch.is_grad_enabled() else _gradient
+        return run(ctx, upstream)
+
+
+def _gradient(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return passes.gradient(ctx, upstream, passes.backward), None, None, None, None
+
+
+_gradient_once = torch.autograd.function.once_differentiable(_gradient)

@@ -1,39 +1,37 @@
-"""DeferredCheck: bad rows of a GPU batch, found one step late and without waiting for the device.
+"""DeferredCheck: what is wrong with a GPU batch, found one step late and without waiting.
 
-Kernels on a GPU mark bad rows with NaN instead of raising. Reading the marks at once would stall
-the queue; an event and one pinned byte let the host look when the kernels are long done.
+Kernels on a GPU mark what is wrong instead of raising. Reading the marks at once would stall the
+queue; an event and one pinned byte let the host look when the kernels are long done.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from hvdfilter.scoring.scores import Scores
-
 
 class DeferredCheck:
-    """Remembers the last batch scored on a GPU until its marks can be read for nothing."""
+    """Remembers the last batch on a GPU until its mark can be read for nothing."""
 
     def __init__(self) -> None:
-        self._last: tuple[Tensor, Scores] | None = None
+        self._last: Any = None
         self._flag: Tensor | None = None
         self._event: torch.cuda.Event | None = None
 
-    def note(self, ids: Tensor, scores: Scores) -> None:
-        """Watch a batch; CPU batches have been checked already and are passed over."""
-        if not scores.loss.is_cuda:
-            return
+    def watch(self, wrong: Tensor, batch: Any) -> None:
+        """Watch a batch of which `wrong`, a bool scalar on a GPU, will tell whether to look."""
         if self._flag is None:
             self._flag = torch.empty((), dtype=torch.bool, pin_memory=True)
             self._event = torch.cuda.Event()
         assert self._event is not None
-        self._flag.copy_(scores.loss.isnan().any(), non_blocking=True)
+        self._flag.copy_(wrong, non_blocking=True)
         self._event.record()
-        self._last = ids, scores
+        self._last = batch
 
-    def take(self) -> tuple[Tensor, Scores] | None:
-        """The batch noted last if it has bad rows, else None; waits for that batch alone."""
+    def take(self) -> Any:
+        """The batch watched last if something is wrong with it, else None; waits for it alone."""
         last, self._last = self._last, None
         if last is None or self._event is None or self._flag is None:
             return None

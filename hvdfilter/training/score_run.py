@@ -15,7 +15,7 @@ from hvdfilter import models, scoring
 from hvdfilter.agreement import KeepMask, ScoreBook
 from hvdfilter.data import Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
-from hvdfilter.filter.observing import name_ids
+from hvdfilter.filter.ids import name_ids
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.run_folder import read_config

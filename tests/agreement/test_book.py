@@ -74,7 +74,8 @@ def test_the_last_observation_wins():
     def body(collective):
         book = ScoreBook(16, ("loss", "observations"), collective, buffer_rows=2)
         value = 10.0 * collective.rank
-        book.observe(torch.tensor([3, 3, 12]), {"loss": torch.tensor([1.0, 2.0, value])})
+        for loss in (1.0, 2.0):
+            book.observe(torch.tensor([3, 12]), {"loss": torch.tensor([loss, value])})
         if collective.rank == 0:
             book.observe(torch.tensor([5]), {"loss": torch.tensor([7.0])})
             book.observe(torch.tensor([5]), {"loss": torch.tensor([8.0])})

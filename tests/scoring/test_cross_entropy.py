@@ -299,3 +299,11 @@ def test_torch_compile() -> None:
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(norms, expected_norms)
     torch.testing.assert_close(own.grad, other.grad)
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    logits, labels = batch(4, 6, torch.float32)
+    loss, _ = cross_entropy(logits.requires_grad_(), labels)
+    (gradient,) = torch.autograd.grad(loss.square(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -1,0 +1,99 @@
+"""Criterion: the options of the training loss, equal to torch's, with the kernels' scores.
+
+It is what `torch.nn.functional.cross_entropy` takes beside logits and labels. Rows only: how many
+of them a sample has, and what its id is, is unknown here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hvdfilter.errors import InputError
+from hvdfilter.scoring.arguments import check_device, check_labels, check_logits
+from hvdfilter.scoring.cross_entropy import cross_entropy
+from hvdfilter.scoring.score import score
+from hvdfilter.scoring.scores import Scores
+
+
+class Criterion(NamedTuple):
+    """Options of the cross entropy: those of torch, with `class_weight` [C] for its `weight`."""
+
+    class_weight: Tensor | None = None
+    label_smoothing: float = 0.0
+    ignore_index: int = -100
+
+    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Scores]:
+        """The loss of rows [n, C], differentiable, and their scores; labels [n] or [n, C].
+
+        The loss is torch's of reduction "mean", each row's term multiplied with its `weight` [n];
+        it is 0 where no row counts. Scores are weighted neither by row nor by class: a weight
+        says how much a sample counts, not how hard it is.
+        """
+        options: dict[str, Any] = {
+            "label_smoothing": self.label_smoothing,
+            "ignore_index": self.ignore_index,
+        }
+        if self.class_weight is None:
+            return cross_entropy(logits, labels, weight, **options)
+        hard = not labels.is_floating_point()
+        classes = self._checked_weight(logits, labels)
+        if hard and not self.label_smoothing:
+            own, total = self._own_weight(classes, labels)
+            # The kernel divides by the rows that count, torch by the sum of their weights.
+            factor = _times(own * _share((labels != self.ignore_index).sum(), total), weight)
+            return cross_entropy(logits, labels, factor, ignore_index=self.ignore_index)
+        # Weighted shares of the classes are no target to score a row by: one pass for each.
+        _, scores = cross_entropy(logits.detach(), labels, **options)
+        if hard:
+            # Soft labels know of none to ignore: the kernel divides by all rows.
+            _, total = self._own_weight(classes, labels)
+            kept = (labels != self.ignore_index).to(classes.dtype)
+            weight = _times(kept * _share(labels.numel(), total), weight)
+        return cross_entropy(logits, self._weighted_shares(classes, labels), weight)[0], scores
+
+    def score(self, logits: Tensor, labels: Tensor) -> Scores:
+        """The scores of rows, those that `loss` gives."""
+        if self.label_smoothing or labels.is_floating_point():
+            plain = self._replace(class_weight=None)
+            return plain.loss(logits.detach(), labels, None)[1]
+        return score(logits, labels, ignore_index=self.ignore_index)
+
+    def _checked_weight(self, logits: Tensor, labels: Tensor) -> Tensor:
+        check_logits(logits)
+        check_labels(labels, logits, soft=True)
+        weight, classes = self.class_weight, logits.shape[1]
+        assert weight is not None
+        if weight.shape != (classes,) or not weight.is_floating_point():
+            raise InputError(
+                f"class_weight: expected {classes} floating values, one for each class, got "
+                f"{weight.dtype} {list(weight.shape)}."
+            )
+        check_device("class_weight", weight, logits)
+        return weight.detach()
+
+    def _own_weight(self, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight of each row's class, 0 where it is ignored, and their sum."""
+        # A label out of range is the kernel's to name: here it must only not be looked up.
+        known = labels.clamp(0, len(classes) - 1).long()
+        own = torch.where(labels != self.ignore_index, classes[known], 0)
+        return own, own.sum()
+
+    def _weighted_shares(self, classes: Tensor, labels: Tensor) -> Tensor:
+        """The smoothed target of each row, each class's share times its weight; [n, C]."""
+        count = len(classes)
+        if not labels.is_floating_point():
+            known = labels.clamp(0, count - 1).long()
+            labels = torch.nn.functional.one_hot(known, count)
+        return (labels * (1 - self.label_smoothing) + self.label_smoothing / count) * classes
+
+
+def _share(count: Tensor | int, total: Tensor) -> Tensor:
+    """count / total, and 0 where nothing weighs anything."""
+    return torch.where(total > 0, count / total, 0)
+
+
+def _times(factor: Tensor, weight: Tensor | None) -> Tensor:
+    return factor if weight is None else factor * weight
