@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
     from hvdfilter.scoring.cross_entropy import cross_entropy
     from hvdfilter.scoring.score import score
+    from hvdfilter.training.record import Record
     from hvdfilter.world import World, init
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "InputError",
     "InstallError",
     "KeepMask",
+    "Record",
     "Scores",
     "ShardSampler",
     "World",
@@ -66,6 +68,7 @@ _HOMES = {
     "GradNorm": "scoring",
     "Indexed": "data",
     "KeepMask": "agreement",
+    "Record": "training.record",
     "Scores": "scoring",
     "ShardSampler": "filter.sampler",
     "World": "world",

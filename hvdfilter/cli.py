@@ -6,7 +6,6 @@ It parses, calls the library, and turns errors into one sentence and an exit cod
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from argparse import ArgumentError
@@ -18,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import reason, require_torch
+from hvdfilter.registry import nearest
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.version import __version__
 
@@ -160,9 +160,9 @@ def _sentence(error: ArgumentError) -> str:
     known = [field.name for field in fields(TrainConfig)] + list(_COMMANDS)
     for word in re.findall(r"--([\w.]+)|'([\w.]+)'", text):
         wrong = (word[0] or word[1]).split(".")[0]
-        near = difflib.get_close_matches(wrong, known, n=1)
+        near = nearest(wrong, known, cutoff=0.6)
         if wrong not in known and near:
-            return f"{text}: did you mean {near[0]!r}?"
+            return f"{text}: did you mean {near!r}?"
     return text
 
 

@@ -74,7 +74,7 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--policy_options.kep", "0.5"], "no option 'kep': did you mean 'keep'"),
         (["train", "--policy_options.keep", "1.5"], "must be a fraction in (0, 1]"),
         (["train", "--data", "digit"], "did you mean digits"),
-        (["train", "--model", "resnet19", *QUICK], "did you mean 'resnet9'"),
+        (["train", "--model", "resnet19", *QUICK], "did you mean resnet9?"),
         (["train", "--model", "cnn:wide", *QUICK], "write cnn:WIDTH, such as cnn:32"),
         (["compare", "--policy", "full", *QUICK], "choose another"),
         (["compare", "--name", "x", "--resume", "true", *QUICK], "cannot be resumed"),

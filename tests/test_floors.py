@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # __init__ has no floor: it hands out names of all of them, each at its first use.
 FLOORS = (
     {"errors", "version", "costs", "waiting", "mpi_home", "launchers"},
-    {"installation"},
+    {"installation", "registry"},
     {"native"},
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies"},
@@ -25,6 +25,7 @@ FLOORS = (
     {"training"},
     {"report", "doctor"},
     {"cli"},
+    {"__main__"},
 )
 # Each of these is imported in so few places that one can look at all of them.
 OUTSIDERS = {

@@ -2,13 +2,14 @@
 
 One format is one reader in a file of its own, and one line of the table below. Readers that need
 pyarrow, Pillow or scikit-learn import them when used, never when this package is imported.
+`MODULE:READER` is a reader of the user's own, and a package brings one as an entry point of the
+group `hvdfilter.data`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from hvdfilter.data.cifar10 import open_cifar10
 from hvdfilter.data.digits import open_digits
@@ -18,47 +19,48 @@ from hvdfilter.data.images import Description, Images
 from hvdfilter.data.parquet import open_parquet
 from hvdfilter.data.synthetic import open_synthetic
 from hvdfilter.errors import InputError
+from hvdfilter.registry import Registry
 
 Reader = Callable[[str, bool, int | None, Description | None], Images]
-"""(what follows the colon, training split?, limit, description or None) -> Images"""
+"""(what follows the name, training split?, limit, description or None) -> Images"""
 
-
-@dataclass(frozen=True)
-class _Format:
-    usage: str
-    read: Reader
-
-
-_FORMATS: dict[str, _Format] = {
-    "digits": _Format("digits", open_digits),
-    "cifar10": _Format("cifar10:DIR", open_cifar10),
-    "parquet": _Format("parquet:DIR[,SIZE]", open_parquet),
-    "idx": _Format("idx:DIR[,CLASSES]", open_idx),
-    "imagefolder": _Format("imagefolder:DIR[,SIZE]", open_imagefolder),
-    "synthetic": _Format("synthetic:N,C,H,W,CLASSES", open_synthetic),
-}
+_formats: Registry[Reader] = Registry("data set", "hvdfilter.data")
+for _name, _reader, _usage in (
+    ("digits", open_digits, "digits"),
+    ("cifar10", open_cifar10, "cifar10:DIR"),
+    ("parquet", open_parquet, "parquet:DIR[,SIZE]"),
+    ("idx", open_idx, "idx:DIR[,CLASSES]"),
+    ("imagefolder", open_imagefolder, "imagefolder:DIR[,SIZE]"),
+    ("synthetic", open_synthetic, "synthetic:N,C,H,W,CLASSES"),
+):
+    _formats.add(_name, _reader, _usage)
 
 
 def available() -> list[str]:
     """How each known format is written, such as `parquet:DIR[,SIZE]`."""
-    return [entry.usage for entry in _FORMATS.values()]
+    return _formats.usages()
 
 
 def open_dataset(
     spec: str, *, train: bool, limit: int | None = None, like: Images | None = None
 ) -> Images:
-    """Open the training or the test split of the set that `spec` names (see `available`).
+    """Open the training or the test split of the set that `spec` names.
 
-    limit keeps the first `limit` samples. A test split has the statistics, class names and shape
-    of its training split: taken from `like`, the opened training split, or else read again.
-    InputError, one sentence naming the file and the remedy, for anything missing or damaged.
+    spec: as in `available()`, or `MODULE:READER` or `MODULE:READER:LOCATION` for a `Reader` of the
+    user's own. limit keeps the first `limit` samples. A test split has the statistics, class names
+    and shape of its training split: taken from `like`, the opened training split, or else read
+    again. InputError, one sentence naming the file and the remedy, for anything missing or damaged.
     """
-    name, _, location = spec.partition(":")
-    if name not in _FORMATS:
-        near = difflib.get_close_matches(name, _FORMATS, n=1, cutoff=0.4)
-        hint = f"did you mean {_FORMATS[near[0]].usage}" if near else "write one of "
-        hint += "?" if near else ", ".join(available()) + "."
-        raise InputError(f"unknown data set {spec!r}; {hint}")
+    reader, location = _formats.find(spec)
+    if not callable(reader):
+        raise InputError(
+            f"data set {spec!r} cannot be called: write READER(location, train, limit, description)"
+        )
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1 sample, not {limit}.")
-    return _FORMATS[name].read(location, train, limit, like.description if like else None)
+    images: Any = reader(location, train, limit, like.description if like else None)
+    if not isinstance(images, Images):
+        raise InputError(
+            f"data set {spec!r} is a {type(images).__name__}, not hvdfilter.data.Images"
+        )
+    return images

@@ -21,18 +21,17 @@ from hvdfilter.costs import Costs
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.flag import StepFlag
+from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
 from hvdfilter.filter.planning import Planner
-from hvdfilter.filter.rate import RateScale
 from hvdfilter.filter.rescoring import ForwardStep, rescore
-from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.filter.state import Place, pack, unpack
 from hvdfilter.filter.step import Step
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
 
-class Filter:
+class Filter(Loop):
     """Scores samples as they are trained and chooses, every epoch, which ones to train next.
 
     num_samples: size of the training set. policy: a name of `hf.policies.available()` or a
@@ -53,57 +52,33 @@ class Filter:
         labels: Any = None,
         seed: int = 0,
     ) -> None:
-        self.world = world or current()
-        with self.world.collective.opening(Call.FILTER):
+        world = world or current()
+        with world.collective.opening(Call.FILTER):
             self.policy = policies.make(policy) if isinstance(policy, str) else policy
             self.labels = None if labels is None else np.asarray(labels)
-        self.num_samples, self.epochs, self.seed = num_samples, epochs, seed
         self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels)
-        self._arguments.check(self.world.collective)
+        self._arguments.check(world.collective)
+        super().__init__(num_samples, epochs, world, seed)
         self.costs = Costs()
-        self.book = ScoreBook(num_samples, self.policy.columns, self.world.collective)
+        self.book = ScoreBook(num_samples, self.policy.columns, world.collective)
         self.blocks = self.book.blocks
-        self.epoch = -1
-        self.mask = KeepMask.full(num_samples)
-        self._closed = True  # no epoch is open: nothing to exchange
         self._planner = Planner(self._arguments, self.book)
-        self._observer = Observer(self.book, bool(self.policy.columns), str(self.policy))
-        self._flag = StepFlag(self.world.collective)
+        self._observer = Observer(self.book, self._tally, self.policy)
+        self._flag = StepFlag(world.collective)
         self._step = Step(self._flag, self._observer, self.costs)
-        self._rate = RateScale()
-        self._sampler = ShardSampler(
-            self.mask, rank=self.world.rank, size=self.world.size, seed=seed
+
+    def __repr__(self) -> str:
+        where = f"epoch {self.epoch} of {self.epochs}" + ", ended" * self._closed
+        return (
+            f"Filter({self.policy!r}, {where if self.epoch >= 0 else 'not begun'}, "
+            f"keeps {self.mask.count} and hides {self.hidden} of {self.num_samples} samples, "
+            f"lr_scale {self.lr_scale:.4g}, rank {self.world.rank} of {self.world.size})"
         )
-
-    @property
-    def hidden(self) -> int:
-        """How many samples this epoch's mask hides."""
-        return self.num_samples - self.mask.count
-
-    @property
-    def lr_scale(self) -> float:
-        """What this epoch's learning rate is multiplied with while a step runs."""
-        return self._rate.scale
 
     @property
     def stopping(self) -> bool:
         """Whether any rank was asked to stop: true on all of them from the same step on."""
         return self._flag.stopping
-
-    def sampler(self) -> ShardSampler:
-        """This rank's shard of the kept samples; follows every `begin_epoch`."""
-        return self._sampler
-
-    def hidden_sampler(self) -> ShardSampler:
-        """This rank's shard of the hidden samples, in order, none twice."""
-        return ShardSampler(
-            ~self.mask,
-            rank=self.world.rank,
-            size=self.world.size,
-            seed=self.seed,
-            shuffle=False,
-            pad=False,
-        )
 
     def begin_epoch(self, epoch: int, optimizer: torch.optim.Optimizer | None = None) -> KeepMask:
         """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
@@ -122,21 +97,16 @@ class Filter:
             with self.costs.measure("waiting"):
                 self.world.collective.wait()
         with self.costs.measure("agreement", self.world.collective):
-            self.mask = self._planner.agree(epoch)
-        if self.mask.count == 0:
+            mask = self._planner.agree(epoch)
+        if mask.count == 0:
             nothing = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
             self.world.collective.share_error(nothing)
-        self.epoch, self._closed = epoch, False
-        self._sampler.set_mask(self.mask)
-        self._sampler.set_epoch(epoch)
+        self._open(mask, epoch)
+        self._plan_schedules()
         self._rate.scale = self.num_samples / self.mask.count if self.policy.scale_lr else 1.0
         if optimizer is not None:
             self.attach(optimizer)
         return self.mask
-
-    def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Scale this optimiser's rate from now on, as `begin_epoch(epoch, optimizer)` does."""
-        self._rate.attach(optimizer)
 
     def loss(
         self,
@@ -209,7 +179,12 @@ class Filter:
         self._meet(Call.RESCORE, error=error)
 
     def end_epoch(self) -> None:
-        """Collective. Bring every observation to its owner; `begin_epoch` does it if need be."""
+        """Collective. Bring every observation to its owner; `begin_epoch` does it if need be.
+
+        Raises `InputError`, on every rank, when the epoch did not train what the mask keeps:
+        samples that it hides, or a part of this rank's shard that shows that it was sharded again;
+        and when a policy that chooses by scores got none. An epoch may end early.
+        """
         if not self._closed:
             self._meet(Call.END_EPOCH)
             self._end_epoch()
@@ -240,20 +215,19 @@ class Filter:
         """
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
-        self.mask, self.epoch, self._closed = place.mask, place.epoch, place.closed
-        self._rate.scale = place.lr_scale
-        self._sampler.set_mask(self.mask)
-        self._sampler.set_epoch(self.epoch)
+        self._open(place.mask, place.epoch)
+        self._closed, self._rate.scale = place.closed, place.lr_scale
         self._sampler.load_state_dict(place.sampler)
+        self._plan_schedules()
 
     def _end_epoch(self) -> None:
-        self._exchange()
+        self._exchange(ending=True)
         self.book.end_epoch()
         self._closed = True
 
-    def _exchange(self) -> None:
+    def _exchange(self, ending: bool = False) -> None:
         with self.costs.measure("exchange", self.world.collective):
-            self._observer.exchange(self._flag.error)
+            self._observer.exchange(self._flag.error, self.epoch if ending else None)
 
     def _meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:
         """Wait for all ranks to be in this call; what follows is not charged for the slowest."""

@@ -95,8 +95,8 @@ def lacking(policy: str, names: Iterable[str]) -> InputError | None:
 def mixed_only(policy: str, names: Iterable[str]) -> InputError:
     """All scores a policy needs were withheld."""
     return InputError(
-        f"policy {policy} needs {' and '.join(names)} of every sample, which never came: the "
-        "score of a mixed sample (soft labels) is the score of none and is not noted; pass "
-        "mixed=False to filt.loss where a soft label is one sample's own, or look at clean "
+        f"policy {policy} needs {' and '.join(sorted(names))} of every sample, which never "
+        "came: the score of a mixed sample (soft labels) is the score of none and is not noted; "
+        "pass mixed=False to filt.loss where a soft label is one sample's own, or look at clean "
         "samples with filt.rescore"
     )

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,31 +20,31 @@ from hvdfilter.filter.given import (
     check_losses,
     check_scores,
     lacking,
-    mixed_only,
     to_classes,
     weigh_rows,
 )
 from hvdfilter.filter.ids import check_ids, check_range, name_ids, outside
+from hvdfilter.filter.tally import Tally
+from hvdfilter.policies import Policy
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.scoring.deferred import DeferredCheck
 from hvdfilter.scoring.layout import to_samples
 
 
 class Observer:
-    """Notes scores in `book`, where they are wanted: a policy that uses none costs no exchange.
+    """Notes scores in `book` where `policy` wants any: one that uses none costs no exchange.
 
-    policy: whose needs the book's fields are, in words.
+    tally: told what is trained.
     """
 
-    def __init__(self, book: ScoreBook, wanted: bool, policy: str) -> None:
-        self._book, self._wanted, self._policy = book, wanted, policy
-        self._needed = frozenset(book.observed) if wanted else frozenset()
+    def __init__(self, book: ScoreBook, tally: Tally, policy: Policy) -> None:
+        self._book, self._tally, self._policy = book, tally, policy.name
+        self._needed = frozenset(book.observed) if policy.columns else frozenset()
         self._deferred = DeferredCheck()
         # How the last batch was scored, and so what is scored without training on it.
         self._criterion = Criterion()
         self._mixed: bool | None = None
         self._lacking: set[str] = set()
-        self._withheld = self._arrived = False
 
     def loss(
         self,
@@ -74,8 +73,9 @@ class Observer:
         if noted:
             self._criterion, self._mixed = criterion, mixed
             self._watch(ids, scores.loss, scores, each)
+            self._tally.add(ids)
             if targets.is_floating_point() if mixed is None else mixed:
-                self._withheld = True
+                self._tally.withheld = True
             else:
                 self._note(ids, scores, each)
         return loss
@@ -114,6 +114,7 @@ class Observer:
         mean = weighted.mean() if losses.shape[0] else weighted.sum()
         if noted:
             self._take(losses.detach(), ids, scores)
+            self._tally.add(ids)
         return mean
 
     def take(self, losses: Tensor, ids: Any, scores: Mapping[str, Any]) -> None:
@@ -140,28 +141,25 @@ class Observer:
         # No row was marked: the loss itself is not a number.
         return _nan_loss(losses, ids, each)
 
-    def exchange(self, error: Exception | None) -> None:
+    def exchange(self, error: Exception | None, ending: int | None = None) -> None:
         """Collective. Bring what was noted to its owners.
 
-        error: what this rank has to report, if anything: all ranks then raise it. Raises
-        `InputError`, on all ranks, when the policy needs a score that never came.
+        error: what this rank has to report, if anything: all ranks then raise it. ending: the epoch
+        that ends here; one that did not train as agreed, or whose scores the policy cannot choose
+        by, is reported too. Raises `InputError` on all ranks.
         """
+        self._tally.scored |= self._book.pending > 0
         error = error or self.overdue() or lacking(self._policy, self._lacking)
-        if not self._wanted:
+        if ending is not None:
+            error = error or self._tally.fault(ending, self._policy, self._needed)
+        if self._needed:
+            self._book.exchange(error)
+        else:
             self._book.collective.share_error(error)
-            return
-        self._book.exchange(error)
-        if self._arrived:
-            return
-        mine = np.array([(self._book.column("age") >= 0).any(), self._withheld], np.int64)
-        arrived, withheld = self._book.collective.allreduce(mine, "max")
-        self._arrived = bool(arrived)
-        if withheld and not arrived:
-            raise mixed_only(self._policy, sorted(self._needed))
 
     def _take(self, losses: Tensor, ids: Tensor, scores: Mapping[str, Any]) -> None:
         self._watch(ids, losses, None, 1)
-        if self._wanted:
+        if self._needed:
             scores = {"loss": losses, **scores}
             if missing := self._needed - scores.keys():
                 self._lacking |= missing
@@ -172,7 +170,7 @@ class Observer:
         seen = scores.confidence  # exactly 0 where the label is ignore_index
         if each > 1:
             scores, seen = to_samples(scores, each)
-        if self._wanted:
+        if self._needed:
             self._book.observe(ids, scores, seen)
         return scores
 

@@ -94,9 +94,21 @@ class ShardSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Samples this rank has still to draw in this epoch; the same on every rank if padded."""
+        return self._left(self._start)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(draws of this rank that lay behind it when it last started, draws of the whole epoch).
+
+        The first is not 0 only where a run was resumed in mid-epoch.
+        """
+        begun = self._offset // self.size
+        return begun, begun + self._left(self._offset)
+
+    def _left(self, start: int) -> int:
         if self.mode == "local":
-            return max(0, self._length - self._start // self.size)
-        left = max(0, self._full - self._start)
+            return max(0, self._length - start // self.size)
+        left = max(0, self._full - start)
         if self.drop_last:
             return left // self.size
         if not self.pad:
@@ -116,11 +128,24 @@ class ShardSampler(Sampler[int]):
 
     def ids(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """The draws ``[start, stop)`` of what `__iter__` would yield, as one int64 array."""
-        draws = np.arange(start, len(self) if stop is None else stop, dtype=np.int64)
+        return self._drawn(self._start, start, len(self) if stop is None else stop)
+
+    @property
+    def draws(self) -> int:
+        """How many samples the iteration under way, or the last one, has yielded."""
+        return self._yielded
+
+    def drawn(self, most: int) -> NDArray[np.int64]:
+        """The first of these draws, `most` at most, as one int64 array."""
+        return self._drawn(self._offset, 0, min(most, self._yielded))
+
+    def _drawn(self, first: int, start: int, stop: int) -> NDArray[np.int64]:
+        """The draws [start, stop) of an iteration that begins at place `first` of the epoch."""
+        draws = np.arange(start, stop, dtype=np.int64)
         if not draws.size:
             return draws
         if self.mode == "local":
-            places = draws + self._start // self.size
+            places = draws + first // self.size
             passes, places = np.divmod(places, self._own)
             if not self.shuffle:
                 return self.mask.nth(self._first + places)
@@ -129,7 +154,7 @@ class ShardSampler(Sampler[int]):
                 mine = passes == number
                 result[mine] = self._permutation(int(number))(places[mine])
             return self.mask.nth(self._first + result)
-        places = self._start + draws * self.size + self.rank
+        places = first + draws * self.size + self.rank
         places = np.where(places < self._full, places, (places - self._full) % self._full)
         return self.mask.nth(self._permutation(0)(places) if self.shuffle else places)
 

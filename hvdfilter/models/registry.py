@@ -1,13 +1,15 @@
-"""`make`: a reference network by name. One family is one file and one line of the table below.
+"""`make`: a network by name. One family of the reference networks is one file and one line below.
 
 `NAME:WIDTH` is the network with that many channels in its first layer, where it can be chosen.
+`MODULE:FACTORY` is a network of the user's own, and a package brings one as an entry point of the
+group `hvdfilter.models`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -16,10 +18,17 @@ from hvdfilter.models.cnn import CNN
 from hvdfilter.models.resnet import resnet18, resnet50
 from hvdfilter.models.resnet9 import ResNet9
 from hvdfilter.models.timm import make_timm
+from hvdfilter.registry import Registry
+
+Factory = Callable[..., nn.Module]
+"""(in_channels, num_classes, image_size) -> network; and what follows its name, if anything does"""
 
 
 @dataclass(frozen=True)
-class _Model:
+class _Family:
+    """A `Factory` of reference networks that looks at what it is asked for."""
+
+    name: str
     build: Callable[..., nn.Module]
     """(in_channels, num_classes) -> network; width=... where `widths`"""
     smallest: int
@@ -27,42 +36,56 @@ class _Model:
     widths: bool = False
     """Whether the width of its first layer can be chosen."""
 
+    def __call__(
+        self, in_channels: int, num_classes: int, image_size: int, width: str = ""
+    ) -> nn.Module:
+        options = {"width": int(width)} if self.widths and width.isdecimal() and int(width) else {}
+        name = self.name
+        if width and not options:
+            known = f"write {name}:WIDTH, such as {name}:32" if self.widths else f"write {name}"
+            raise InputError(f"model {name} has no form {width!r}; {known}.")
+        if image_size < self.smallest:
+            raise InputError(
+                f"model {name} needs images of at least {self.smallest} pixels a side, "
+                f"not {image_size}."
+            )
+        return self.build(in_channels, num_classes, **options)
 
-_MODELS = {
-    "cnn": _Model(CNN, 4, widths=True),
-    "resnet9": _Model(ResNet9, 8, widths=True),
-    "resnet18": _Model(resnet18, 8),
-    "resnet50": _Model(resnet50, 32),
-}
+
+def _timm(in_channels: int, num_classes: int, image_size: int, name: str = "") -> nn.Module:
+    return make_timm(name, in_channels, num_classes, image_size)
+
+
+_models: Registry[Factory] = Registry("model", "hvdfilter.models")
+for _family in (
+    _Family("cnn", CNN, 4, widths=True),
+    _Family("resnet9", ResNet9, 8, widths=True),
+    _Family("resnet18", resnet18, 8),
+    _Family("resnet50", resnet50, 32),
+):
+    _models.add(_family.name, _family)
+_models.add("timm", _timm, "timm:NAME")
 
 
 def available() -> list[str]:
     """The names `make` knows; `timm:NAME` stands for every model of timm."""
-    return [*_MODELS, "timm:NAME"]
+    return _models.usages()
 
 
 def make(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
     """A freshly initialised network: float [B, in_channels, S, S] -> logits [B, num_classes].
 
-    image_size is the shorter side S in pixels. Weights are drawn from torch's global generator.
-    InputError for an unknown name (with the nearest), a width that cannot be, or an image too
-    small for the network.
+    name: of `available()`, or `MODULE:FACTORY`, where `FACTORY(in_channels, num_classes,
+    image_size)` returns the network. image_size is the shorter side S in pixels. Weights are drawn
+    from torch's global generator. InputError for an unknown name (with the nearest), a width that
+    cannot be, an image too small for the network, or a factory that returns none.
     """
-    if name.startswith("timm:"):
-        return make_timm(name.removeprefix("timm:"), in_channels, num_classes, image_size)
-    family, _, width = name.partition(":")
-    if family not in _MODELS:
-        near = difflib.get_close_matches(family, _MODELS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(available())}."
-        raise InputError(f"unknown model {name!r}; {hint}")
-    model = _MODELS[family]
-    options = {"width": int(width)} if model.widths and width.isdecimal() and int(width) else {}
-    if width and not options:
-        known = f"write {family}:WIDTH, such as {family}:32" if model.widths else f"write {family}"
-        raise InputError(f"model {family} has no form {width!r}; {known}.")
-    if image_size < model.smallest:
+    factory, form = _models.find(name)
+    if not callable(factory):
         raise InputError(
-            f"model {family} needs images of at least {model.smallest} pixels a side, "
-            f"not {image_size}."
+            f"model {name!r} cannot be called: write FACTORY(in_channels, num_classes, image_size)"
         )
-    return model.build(in_channels, num_classes, **options)
+    made: Any = factory(in_channels, num_classes, image_size, *([form] if form else []))
+    if not isinstance(made, nn.Module):
+        raise InputError(f"model {name!r} is a {type(made).__name__}, not a torch.nn.Module")
+    return made

@@ -5,11 +5,10 @@ Untrained: no weights are fetched.
 
 from __future__ import annotations
 
-import difflib
-
 from torch import nn
 
 from hvdfilter.errors import InputError
+from hvdfilter.registry import nearest
 
 
 def make_timm(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
@@ -21,8 +20,8 @@ def make_timm(name: str, in_channels: int, num_classes: int, image_size: int) ->
             f"model timm:{name} needs timm, which is not installed: pip install timm."
         ) from error
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f"did you mean timm:{near[0]}?" if near else "timm.list_models() lists them."
+        near = nearest(name, timm.list_models(), cutoff=0.6)
+        hint = f"did you mean timm:{near}?" if near else "timm.list_models() lists them."
         raise InputError(f"timm has no model {name!r}; {hint}")
     options = {"pretrained": False, "in_chans": in_channels, "num_classes": num_classes}
     try:

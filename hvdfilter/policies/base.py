@@ -73,6 +73,7 @@ class View:
 class Policy(ABC):
     """A rule for what to keep. Subclasses are frozen dataclasses: their fields are the options.
 
+    name: what it is called in commands and sentences; the class's own where none is given.
     columns: names of the score-book columns it plans from (none: it needs no scores).
     rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
     scale_lr: multiply the rate by 1 / (1 - F*), F* the fraction really hidden.
@@ -82,6 +83,10 @@ class Policy(ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     rescores: ClassVar[bool] = False
     scale_lr: bool = False
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @abstractmethod
     def plan(self, view: View) -> Plan:

@@ -1,43 +1,52 @@
 """Policies by name: `make("kakurenbo", keep=0.7)`.
 
-A user's own policy is one frozen dataclass under `@register`; its fields become its options.
+A user's own policy is one frozen dataclass; its fields become its options. It is found as
+`MODULE:CLASS`, under its name once `@register` has seen it, or, in a package, as an entry point of
+the group `hvdfilter.policies`.
 """
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies.base import Policy, option_names
+from hvdfilter.registry import Registry, nearest
 
 P = TypeVar("P", bound=Policy)
-_policies: dict[str, type[Policy]] = {}
+_policies: Registry[type[Policy]] = Registry("policy", "hvdfilter.policies")
 
 
 def register(policy: type[P]) -> type[P]:
     """Class decorator: make the policy known under its `name`."""
-    if policy.name in _policies and _policies[policy.name] is not policy:
-        raise InputError(f"a policy named {policy.name!r} exists already: choose another name")
-    _policies[policy.name] = policy
+    _policies.add(policy.name, policy)
     return policy
 
 
 def available() -> list[str]:
     """The names `make` knows, sorted."""
-    return sorted(_policies)
+    return sorted(_policies.names())
 
 
 def get(name: str) -> type[Policy]:
-    """The policy class called `name`; `InputError` with the nearest name when there is none."""
-    if name not in _policies:
-        raise InputError(f"unknown policy {name!r}{_hint(name, available())}")
-    return _policies[name]
+    """The policy class called `name`, or at `MODULE:CLASS`.
+
+    Raises `InputError`, with the nearest name, when there is none, and for what is no policy.
+    """
+    policy, rest = _policies.find(name)
+    if rest:
+        raise InputError(f"policy {name!r} takes nothing after its name: give options by theirs")
+    if not (isinstance(policy, type) and issubclass(policy, Policy) and is_dataclass(policy)):
+        raise InputError(
+            f"{name!r} is no policy: write a subclass of hvdfilter.policies.Policy that is a "
+            "frozen dataclass"
+        )
+    return policy
 
 
 def make(name: str, /, **options: Any) -> Policy:
-    """Build the policy `name` with `options`.
+    """Build the policy `name`, or the one at `MODULE:CLASS`, with `options`.
 
     Raises `InputError` for an unknown name or option (with the nearest one that exists), an
     option of the wrong type, or a value the policy refuses.
@@ -56,18 +65,16 @@ def describe() -> list[tuple[str, str, str]]:
     """One row a policy, for a person: name, options with their defaults, what it does."""
     rows = []
     for name in available():
-        policy = _policies[name]
+        policy = get(name)
         options = ", ".join(f"{f.name}={f.default!r}" for f in fields(policy))  # type: ignore[arg-type]
         rows.append((name, options, (policy.__doc__ or "").strip().splitlines()[0]))
     return rows
 
 
 def _hint(wrong: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    listed = ", ".join(names) or "none"
-    return (
-        f": did you mean {near[0]!r}? (there are: {listed})" if near else f" (there are: {listed})"
-    )
+    near, listed = nearest(wrong, names, cutoff=0.5), ", ".join(names) or "none"
+    meant = "" if near is None else f": did you mean {near!r}?"
+    return f"{meant} (there are: {listed})"
 
 
 def _typed(policy: str, option: str, value: Any, wanted: Any) -> Any:

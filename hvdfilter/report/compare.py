@@ -66,11 +66,14 @@ class Row:
 
     def cell(self, run: Summary) -> str:
         """The value of one run, for a person."""
-        return format(self.value(run), self.show)
+        value = self.value(run)
+        return "-" if math.isnan(value) else format(value, self.show)
 
     def difference(self, run: Summary, other: Summary) -> str:
         """How `run` differs from `other`: relative where that says something."""
         mine, theirs = self.value(run), self.value(other)
+        if math.isnan(mine) or math.isnan(theirs):
+            return ""
         if not self.relative:
             return f"{mine - theirs:+{self.show}}"
         return f"{mine / theirs - 1:+.1%}" if theirs else ""
@@ -114,7 +117,7 @@ def summarise(folder: Path) -> Summary:
         policy=config["policy"],
         ranks=epochs[-1]["ranks"],
         epochs=len(epochs),
-        accuracy=epochs[-1]["test_accuracy"],
+        accuracy=epochs[-1].get("test_accuracy", math.nan),  # a script may not have measured it
         trained=total("kept"),
         hidden=total("hidden") / total("samples"),
         steps=total("steps"),

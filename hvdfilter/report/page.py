@@ -17,11 +17,11 @@ from hvdfilter.errors import InputError
 from hvdfilter.report.compare import ROWS, find_full, summarise
 from hvdfilter.training.run_folder import read_metrics
 
-Curve = Callable[[dict[str, Any]], float]
+Curve = Callable[[dict[str, Any]], float | None]
 FIGURES: list[tuple[str, str, Curve]] = [
-    ("Test accuracy", "accuracy", lambda record: record["test_accuracy"]),
+    ("Test accuracy", "accuracy", lambda record: record.get("test_accuracy")),
     ("Hidden samples", "share of the set", lambda record: record["hidden"] / record["samples"]),
-    ("Training loss", "mean loss of trained samples", lambda record: record["train_loss"]),
+    ("Training loss", "mean loss of trained samples", lambda record: record.get("train_loss")),
     ("Time of an epoch", "seconds", lambda record: record["seconds"]["total"]),
 ]
 
@@ -63,11 +63,14 @@ def _figure(runs: Sequence[Path], title: str, unit: str, curve: Curve) -> str:
     axes = figure.subplots()
     for run in runs:
         records = read_metrics(run)
-        axes.plot([r["epoch"] + 1 for r in records], [curve(r) for r in records], label=run.name)
+        points = [(r["epoch"] + 1, y) for r in records if (y := curve(r)) is not None]
+        if points:  # a script records the measures it has
+            axes.plot(*zip(*points, strict=True), label=run.name)
     axes.set(title=title, xlabel="epoch", ylabel=unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=120)
     return base64.b64encode(png.getvalue()).decode()

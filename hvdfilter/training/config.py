@@ -14,10 +14,12 @@ from hvdfilter.errors import InputError
 class TrainConfig:
     """What to train on, with which policy, and where to leave the results.
 
-    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR or synthetic:N,C,H,W,CLASSES.
-    model: cnn, resnet9, resnet18, resnet50 or timm:NAME; cnn:WIDTH and resnet9:WIDTH choose the
-        channels of the first layer.
-    policy: which samples to keep; `hvdfilter policies` lists them.
+    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, synthetic:N,C,H,W,CLASSES or
+        MODULE:READER of your own.
+    model: cnn, resnet9, resnet18, resnet50, timm:NAME or MODULE:FACTORY of your own; cnn:WIDTH and
+        resnet9:WIDTH choose the channels of the first layer.
+    policy: which samples to keep; `hvdfilter policies` lists them; MODULE:CLASS for one of your
+        own.
     policy_options: options of the policy, e.g. --policy_options.keep 0.6
     epochs: passes over the data.
     batch_size: samples a step on each rank.

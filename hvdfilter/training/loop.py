@@ -88,7 +88,9 @@ class Trainer:
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
         self.test_loader = self._loader(self.test_set, mine, FORWARD_BATCHES)
-        self.folder = RunFolder.open(config, world)  # last: a mistake above leaves no folder
+        self.folder = RunFolder.open(  # last: a mistake above leaves no folder
+            config.runs, config.name, config.plain(), world, config.resume
+        )
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self._resumed_at = 0
         if config.resume:

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from hvdfilter.errors import InputError
-from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import World
 
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
@@ -32,16 +31,24 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
 
     @classmethod
-    def open(cls, config: TrainConfig, world: World) -> RunFolder:
+    def open(
+        cls,
+        runs: Path,
+        name: str | None,
+        options: Mapping[str, Any],
+        world: World,
+        resume: bool = False,
+    ) -> RunFolder:
         """Collective. Make the folder of a new run, or find that of a run to resume.
 
-        Raises `InputError`, on every rank, when a named run exists and is not resumed, when it was
-        started with other options, or when the folder cannot be written.
+        runs: the folder that holds it. name: of the run; None makes one from `options`, the plain
+        values of `config.yaml`. Raises `InputError`, on every rank, when a named run exists and is
+        not resumed, when it was started with other options, or when it cannot be written.
         """
         path = b""
         with world.collective.errors_shared():
             if world.rank == 0:
-                path = str(_claim(config)).encode()
+                path = str(_claim(runs, name, options, resume)).encode()
         path = world.collective.broadcast_bytes(path)
         return cls(Path(path.decode()), world)
 
@@ -92,39 +99,43 @@ def read_config(run: Path) -> dict[str, Any]:
     return loaded
 
 
-def _claim(config: TrainConfig) -> Path:
+def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
     try:
-        config.runs.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(dict(options), sort_keys=False)
+    except yaml.YAMLError as odd:
+        raise InputError(f"an option of run {name} is no plain value: {odd}") from None
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
         # A folder without a configuration was cut off as it was made: it is taken over.
-        path = config.runs / (config.name or "")
-        if config.resume and (path / "config.yaml").exists():
-            _same_run(read_config(path), config.plain())
+        path = runs / (name or "")
+        if resume and (path / "config.yaml").exists():
+            _same_run(read_config(path), options)
             return path
-        path = _create(config)
-        (path / "config.yaml").write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+        path = _create(runs, name, options, resume)
+        (path / "config.yaml").write_text(text)
         return path
     except OSError as failed:
         raise InputError(
-            f"the run folder under {config.runs} cannot be written ({failed.strerror}): choose "
+            f"the run folder under {runs} cannot be written ({failed.strerror}): choose "
             "another with --runs DIR"
         ) from None
 
 
-def _create(config: TrainConfig) -> Path:
-    if config.name is not None:
+def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
+    if name is not None:
         try:
-            (config.runs / config.name).mkdir(exist_ok=config.resume)
+            (runs / name).mkdir(exist_ok=resume)
         except FileExistsError:
             raise InputError(
-                f"run {config.runs / config.name} exists: continue it with --resume true, or "
-                "choose another --name"
+                f"run {runs / name} exists: continue it with --resume true (in a script "
+                "resume=True), or choose another name"
             ) from None
-        return config.runs / config.name
-    data = config.data.split(":")[0]
-    stem = f"{data}-{config.model}-{config.policy}".replace(":", "-").replace("/", "-")
+        return runs / name
+    data = options["data"].split(":")[0]
+    stem = f"{data}-{options['model']}-{options['policy']}".replace(":", "-").replace("/", "-")
     number = 1
     while True:
-        path = config.runs / (stem if number == 1 else f"{stem}-{number}")
+        path = runs / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir()
             return path

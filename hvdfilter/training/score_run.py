@@ -18,6 +18,7 @@ from hvdfilter.errors import InputError
 from hvdfilter.filter.ids import name_ids
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, ring
+from hvdfilter.training.record import recorded
 from hvdfilter.training.run_folder import read_config
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
@@ -32,9 +33,11 @@ def score_run(run: Path) -> Path:
     world = ring.start()
     with world.collective.errors_shared():
         config = read_config(run)
-        images = open_dataset(config["data"], train=True, limit=config["limit"])
+        data = recorded(config, "data", "data", run)
+        architecture = recorded(config, "model", "architecture", run)
+        images = open_dataset(data, train=True, limit=config["limit"])
         channels, height, _ = images.shape
-        model = models.make(config["model"], channels, images.num_classes, height)
+        model = models.make(architecture, channels, images.num_classes, height)
     state = checkpoint.read(run / "checkpoint.safetensors", world)
     model.load_state_dict(state["model"])
     prepare = Normalize(images.mean, images.std)

@@ -1,4 +1,6 @@
 import copy
+from collections import OrderedDict, UserDict, namedtuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -69,3 +71,82 @@ def test_refuses_what_has_no_ids_or_no_length():
         Indexed(NoLength())
     with pytest.raises(AttributeError):
         Indexed(_Pairs()).labels  # noqa: B018
+
+
+class _Sample(NamedTuple):
+    x: torch.Tensor
+    y: int
+
+    def double(self):
+        return 2 * self.y
+
+
+class _Mapped(Dataset):
+    """Samples made by `form` of (x, y)."""
+
+    transform = None
+
+    def __init__(self, form):
+        self.form = form
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return self.form(torch.full((2,), float(i)), 10 * i)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_named_tuples_keep_type_names_and_methods(workers):
+    loader = DataLoader(Indexed(_Mapped(_Sample)), batch_size=3, num_workers=workers)
+    for batch in loader:
+        assert isinstance(batch, _Sample) and batch._fields == ("ids", "x", "y")
+        assert torch.equal(batch.y, 10 * batch.ids) and torch.equal(
+            batch.x[:, 0], batch.ids.float()
+        )
+        assert torch.equal(batch.double(), 20 * batch.ids)
+        ids, x, y = batch
+        assert ids is batch.ids and x is batch.x and y is batch.y
+        assert batch._replace(y=0).y == 0
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict])
+def test_mappings_keep_their_type_and_gain_a_key(kind):
+    samples = []
+
+    def form(x, y):
+        samples.append(kind(x=x, y=y))
+        return samples[-1]
+
+    indexed = Indexed(_Mapped(form))
+    item = indexed[4]
+    assert type(item) is kind and list(item) == ["x", "y", "ids"] and item["ids"] == 4
+    assert list(samples[-1]) == ["x", "y"]  # the set's own sample is left as it is
+    batch = next(iter(DataLoader(indexed, batch_size=3)))
+    assert batch["ids"].tolist() == [0, 1, 2] and batch["y"].tolist() == [0, 10, 20]
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x, y: {"ids": x, "y": y}, namedtuple("Old", "ids y")], ids=["key", "field"]
+)
+def test_ids_of_the_samples_own_are_not_overwritten(form):
+    with pytest.raises(InputError, match="have a 'ids' of their own"):
+        Indexed(_Mapped(form))[0]
+    with_another = Indexed(_Mapped(form), key="index")[5]
+    ids, index = (
+        (with_another["ids"], with_another["index"])
+        if isinstance(with_another, dict)
+        else (with_another.ids, with_another.index)
+    )
+    assert index == 5 and ids.tolist() == [5.0, 5.0]
+
+
+def test_attributes_are_read_and_written_through():
+    inner = _Mapped(lambda x, y: (x, y))
+    indexed = Indexed(inner)
+    indexed.transform = str.upper  # as timm.data.create_loader does
+    assert inner.transform is str.upper and indexed.transform is str.upper
+    assert "transform" not in vars(indexed)
+    other = _Mapped(lambda x, y: x)
+    indexed.dataset = other
+    assert vars(indexed)["dataset"] is other

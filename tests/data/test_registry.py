@@ -19,7 +19,7 @@ def test_available_names_every_format():
     [
         ("digit", "unknown data set 'digit'; did you mean digits?"),
         ("parket:/x", "did you mean parquet:DIR"),
-        ("zzzzzz", "write one of digits, cifar10:DIR"),
+        ("zzzzzz", "choose from digits, cifar10:DIR"),
         ("digits:3", "digits takes nothing after its name"),
         ("parquet:", "a folder is missing: write parquet:DIR"),
         ("idx:/no/such/folder", "/no/such/folder: does not exist; write idx:DIR"),

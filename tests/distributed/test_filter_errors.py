@@ -96,20 +96,38 @@ def test_an_error_that_one_rank_meets_alone_ends_the_job(error: str, sentence: s
     assert time.monotonic() - started < 30
 
 
-def test_rates_are_scaled_once_under_horovods_optimizer() -> None:
-    # Horovod's step runs the original's inside it, so both fire the hooks.
-    program = """
+@pytest.mark.parametrize(
+    "options",
+    ["", "backward_passes_per_step=2", "op=hvd.Adasum"],
+    ids=["plain", "passes", "adasum"],
+)
+def test_rates_are_scaled_once_under_horovods_optimizer(options: str) -> None:
+    # Horovod's step runs the original's inside it, so both fire the hooks; Adasum's runs it once
+    # for each parameter, in the backward pass. SGD is linear in its rate: the reference is the
+    # same run unscaled.
+    program = f"""
         import torch, horovod.torch as hvd, hvdfilter as hf
         from hvdfilter.filter.rate import RateScale
         world = hf.init()
-        weight = torch.nn.Parameter(torch.zeros(1))
-        optimizer = hvd.DistributedOptimizer(
-            torch.optim.SGD([weight], lr=0.5), named_parameters=[("weight", weight)])
-        scale = RateScale()
-        scale.attach(optimizer)
-        scale.scale = 4.0
-        weight.sum().backward()
-        optimizer.step()
-        print(f"{weight.item()} {optimizer.param_groups[0]['lr']}", flush=True)
+        def trained(factor):
+            weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+            optimizer = hvd.DistributedOptimizer(
+                torch.optim.SGD(weights, lr=0.5),
+                named_parameters=[(f"w{{i}}.{{factor}}", w) for i, w in enumerate(weights)],
+                {options}
+            )
+            scale = RateScale()
+            scale.attach(optimizer)
+            scale.scale = factor
+            for _ in range(2):
+                optimizer.zero_grad()
+                for _ in range({2 if "passes" in options else 1}):
+                    (weights[0].sum() + 3 * weights[1].sum()).backward()
+                optimizer.step()
+                assert optimizer.param_groups[0]["lr"] == 0.5
+            return torch.cat([w.detach() for w in weights])
+        plain, scaled = trained(1.0), trained(4.0)
+        assert plain.abs().min() > 0
+        print("factor", (scaled / plain).unique().tolist(), flush=True)
     """
-    assert check_ranks(program, 2).count("-2.0 0.5") == 2
+    assert check_ranks(program, 2).count("factor [4.0]") == 2

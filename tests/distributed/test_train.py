@@ -151,7 +151,7 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ranks", "options", "sentence"),
     [
-        (2, ["--policy", "kakurembo"], "did you mean 'kakurenbo'"),
+        (2, ["--policy", "kakurembo"], "did you mean kakurenbo"),
         (2, ["--data", "idx:/nowhere"], "/nowhere"),
         (3, ["--data", "synthetic:2,1,8,8,2"], "2 samples cannot be shared by 3 ranks"),
     ],

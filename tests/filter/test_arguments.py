@@ -14,7 +14,7 @@ import hvdfilter as hf
         ({"num_samples": 0}, "0 samples cannot be shared by 1 ranks"),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"labels": np.zeros(3)}, "one label for each of the 10"),
-        ({"policy": "kakurembo"}, "did you mean 'kakurenbo'"),
+        ({"policy": "kakurembo"}, "did you mean kakurenbo"),
     ],
 )
 def test_bad_arguments(arguments: dict, sentence: str) -> None:

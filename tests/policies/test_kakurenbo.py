@@ -87,5 +87,5 @@ def test_bad_options_are_named(options: dict, sentence: str) -> None:
 
 
 def test_unknown_policy_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="unknown policy 'kakurembo': did you mean 'kakurenbo'"):
+    with pytest.raises(InputError, match="unknown policy 'kakurembo'; did you mean kakurenbo"):
         make("kakurembo")

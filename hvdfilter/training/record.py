@@ -1,0 +1,172 @@
+"""Record: leaves the run folder of a script that uses `Filter`, as `hvdfilter train` leaves one.
+
+`hvdfilter report` and `hvdfilter score` then serve it. It trains nothing; what it cannot know (a
+test accuracy, a mean loss) it is told once an epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hvdfilter.errors import InputError
+from hvdfilter.filter import Filter
+from hvdfilter.training import checkpoint, ring
+from hvdfilter.training.run_folder import RunFolder
+
+# What scoring a run reads of its configuration, where a script does not say otherwise.
+DEFAULTS = {"limit": None, "batch_size": 64, "workers": 0}
+
+
+class Record:
+    """Collective. The folder of one run, written by rank 0: make it before the first epoch.
+
+    Args:
+        filt: whose epochs are recorded.
+        folder: where to, such as ``runs/birds``.
+        model, optimizer: saved in every epoch's checkpoint; a DistributedDataParallel model without
+            its wrapper.
+        data, architecture: how the command line would name them (``birds:open_set``,
+            ``birds:make_net``), which `hvdfilter score` needs and nothing else does.
+        accumulate: batches of an optimiser step.
+        resume: go on from the folder's checkpoint, if it has one, with model, optimiser and filter
+            as they were; `next_epoch` says where.
+        options: further plain values for ``config.yaml`` (``lr=0.1``); runs that differ in what
+            `hvdfilter report` knows (lr, batch_size, seed, ...) are not compared.
+
+    Raises `InputError`, on every rank, when the folder exists and is not resumed, was made with
+    other options, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        filt: Filter,
+        folder: str | Path,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        data: str | None = None,
+        architecture: str | None = None,
+        accumulate: int = 1,
+        resume: bool = False,
+        **options: Any,
+    ) -> None:
+        self.filter, self.optimizer, self.accumulate = filt, optimizer, accumulate
+        wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
+        self.model = model.get_submodule("module") if wrapped else model
+        config = {
+            "data": data,
+            "model": architecture,
+            "policy": filt.policy.name,
+            "policy_options": _options(filt.policy),
+            "epochs": filt.epochs,
+            "seed": filt.seed,
+            **DEFAULTS,
+            **options,
+        }
+        path = Path(folder)
+        self.folder = RunFolder.open(path.parent, path.name, config, filt.world, resume)
+        self.next_epoch = 0
+        if resume:
+            self._resume()
+        self._start()
+
+    def epoch(self, **metrics: float) -> dict[str, Any]:
+        """Collective. End the epoch: one line in ``metrics.jsonl``, and a checkpoint.
+
+        metrics: of rank 0, such as test_accuracy, test_loss and train_loss, which the report shows.
+        Returns the line, without them on the other ranks. "training" are the seconds that the
+        script spent on its own: training, loading, evaluation.
+        """
+        filt = self.filter
+        filt.end_epoch()
+        world, costs, mask = filt.world, filt.costs, filt.mask
+        seconds, sent = costs.take()
+        seconds["total"] = time.perf_counter() - self._started
+        apart = ("waiting", "agreement", "exchange", "rescoring", "checkpoint")
+        own = seconds["total"] - sum(seconds.get(part, 0.0) for part in apart)
+        seconds["training"] = max(0.0, own)
+        worked = np.array([time.process_time() - self._worked])
+        shard = -(-filt.num_samples // world.size)
+        steps = -(-filt.batches // self.accumulate)
+        full = -(-shard // (filt.largest_batch * self.accumulate)) if filt.batches else 0
+        gradient_bytes, tensors = ring.gradient_traffic(self.model, world)
+        rate = {} if self.optimizer is None else {"lr": float(self.optimizer.param_groups[0]["lr"])}
+        record = {
+            "epoch": filt.epoch,
+            **{name: float(value) for name, value in metrics.items()},
+            "samples": filt.num_samples,
+            "kept": mask.count,
+            "hidden": filt.hidden,
+            "mask_digest": mask.digest,
+            "steps": steps,
+            "steps_full": full,
+            **rate,
+            "lr_scale": filt.lr_scale,
+            "ranks": world.size,
+            "gradient_bytes": steps * gradient_bytes,
+            "gradient_bytes_saved": (full - steps) * gradient_bytes,
+            "allreduce_calls": steps * tensors,
+            "allreduce_calls_saved": (full - steps) * tensors,
+            "seconds": seconds,
+            "bytes_sent": sent,
+            "cpu_seconds": float(world.collective.allreduce(worked, "sum")[0]),
+        }
+        self.folder.append(record)
+        self.next_epoch = filt.epoch + 1
+        self._start()
+        with costs.measure("checkpoint"):
+            self._save()
+        return record
+
+    def _start(self) -> None:
+        self._started, self._worked = time.perf_counter(), time.process_time()
+
+    def _save(self) -> None:
+        optimizer = self.optimizer
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": {} if optimizer is None else optimizer.state_dict(),
+            "filter": self.filter.state_dict(),
+            "epoch": self.next_epoch,
+        }
+        checkpoint.write(self.folder.checkpoint, state, self.filter.world)
+
+    def _resume(self) -> None:
+        world = self.filter.world
+        if not world.collective.broadcast(np.array([self.folder.checkpoint.exists()], np.int64))[0]:
+            return  # a new run, or one that ended before its first checkpoint
+        state = checkpoint.read(self.folder.checkpoint, world)
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.filter.load_state_dict(state["filter"])
+        self.next_epoch = state["epoch"]
+        self.folder.forget_after(self.next_epoch)
+
+
+def _options(policy: Any) -> dict[str, Any]:
+    """The options of a policy that a configuration can hold."""
+    if not is_dataclass(policy):
+        return {}
+    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    plain = (int, float, str, bool, type(None))
+    return {name: value for name, value in values.items() if isinstance(value, plain)}
+
+
+def recorded(config: dict[str, Any], name: str, keyword: str, run: Path) -> str:
+    """The word of a run's configuration that names its data set or model.
+
+    Raises `InputError` when a script left it out.
+    """
+    if not isinstance(config.get(name), str):
+        raise InputError(
+            f"{run} was recorded by a script that did not say where its {name} is: give "
+            f"hf.Record(..., {keyword}='MODULE:NAME')"
+        )
+    return str(config[name])
