@@ -1,6 +1,6 @@
 """A plain Horovod training script, before hvdfilter: `mpirun -np 2 python plain_horovod.py`.
 
-`filtered_horovod.py` is the same script with the four lines that adopt hvdfilter.
+`filtered_horovod.py` is the same script with the lines that adopt hvdfilter.
 """
 
 import argparse
