@@ -3,15 +3,17 @@
     python -m benchmarks.step              # a world of one
     mpirun -np 2 python -m benchmarks.step # with the flag that the ranks exchange
 
-The logits are a leaf, so a step is the loss and its backward and nothing else. Steps with and
-without take turns; the clock is the CPU time of the thread that trains, so a busy machine makes the
-figures larger but not unjust. The difference of the medians is the overhead.
+The logits are a leaf, so a step is the loss and its backward and nothing else. Before each step
+the ranks wait for each other, off the clock, as the allreduce of a real step has them do. Turns
+with and without alternate; the clock is the CPU time of the thread that trains. The difference of
+the medians is the overhead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 
 import hvdfilter as hf
 from benchmarks.timing import Timing
+from hvdfilter.agreement import Collective
 
 SAMPLES = 1 << 16
 
@@ -44,8 +47,11 @@ def measure(batch: int, classes: int, rounds: int, steps: int) -> list[dict[str,
     losses = torch.rand(batch, requires_grad=True)
     labels = torch.randint(0, classes, (batch,))
     ids = torch.randperm(SAMPLES)[:batch]
-    scored = hf.Filter(SAMPLES, "kakurenbo", epochs=rounds + 1)
-    own = hf.Filter(SAMPLES, "loss", epochs=rounds + 1) if scored.world.size == 1 else scored
+    # Policies that note what they always note and hide nothing: the same ids come again and again.
+    nothing_hidden = hf.policies.make("kakurenbo", warmup=rounds + 1)
+    scored = hf.Filter(SAMPLES, nothing_hidden, epochs=rounds + 1)
+    everything = hf.policies.make("loss", keep=1.0)
+    own = hf.Filter(SAMPLES, everything, epochs=rounds + 1) if scored.world.size == 1 else scored
     sure, right = torch.ones(batch), torch.ones(batch, dtype=torch.bool)
     given = {} if own is not scored else {"confidence": sure, "correct": right}
     pairs: dict[str, tuple[torch.Tensor, Callable[[], torch.Tensor], Callable[[], torch.Tensor]]]
@@ -63,13 +69,9 @@ def measure(batch: int, classes: int, rounds: int, steps: int) -> list[dict[str,
             filt.begin_epoch(epoch)
         for name, (leaf, *variants) in pairs.items():
             for which, step in enumerate(variants):
-                started = time.thread_time()
-                for _ in range(steps):
-                    leaf.grad = None
-                    step().backward()
-                took = (time.thread_time() - started) / steps
+                took = [_timed(leaf, step, scored.world.collective) for _ in range(steps)]
                 if epoch:
-                    seconds.setdefault((name, which), []).append(took)
+                    seconds.setdefault((name, which), []).append(statistics.median(took))
     rows = []
     for name in pairs:
         without, with_filter = (Timing.of(seconds[name, which]) for which in (0, 1))
@@ -83,6 +85,14 @@ def measure(batch: int, classes: int, rounds: int, steps: int) -> list[dict[str,
             }
         )
     return rows
+
+
+def _timed(leaf: torch.Tensor, step: Callable[[], torch.Tensor], collective: Collective) -> float:
+    collective.barrier()
+    started = time.thread_time()
+    leaf.grad = None
+    step().backward()
+    return time.thread_time() - started
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ class ScoreBook:
             ids: integers [B], tensor or array.
             scores: holds ``loss``, ``grad_norm``, ... as attributes (`Scores`) or as keys, each
                 [B]; only those the fields need are read. They must not be changed afterwards.
-                ``correct`` may be a float, the share of a sample's parts that are.
+                ``correct`` may be a float, the share of a sample's parts that are. Or the table
+                [4, B] that the kernels fill: loss, gradient norm, confidence, margin.
             seen: tensor [B] or None; rows where it is 0 were not observed.
         """
         self._buffer.add(ids, scores, seen)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hvdfilter.agreement.fields import OBSERVABLE
 from hvdfilter.agreement.host_rows import HostRows, Piece, settle
 from hvdfilter.errors import InputError
 
@@ -37,6 +38,7 @@ class ObservationBuffer:
 
     def __init__(self, names: tuple[str, ...], device_rows: int) -> None:
         self._names = names
+        self._table_rows = [OBSERVABLE.index(name) for name in names]
         self._dtypes = tuple(np.bool_ if name == "correct" else np.float32 for name in names)
         self._device_rows = device_rows
         self._host = HostRows(self._dtypes)
@@ -49,11 +51,21 @@ class ObservationBuffer:
     def add(self, ids: Any, scores: Any, seen: torch.Tensor | None = None) -> None:
         """Note a batch; shapes are checked, values are not looked at.
 
+        scores: attributes or keys by name, or a table of the kernels, [4, B]: rows in the order of
+        `OBSERVABLE`, of which `correct` is a margin above 0 and a confidence of 0 was not seen.
         seen: [B] or None; rows where it is 0 (or False) are dropped.
         """
         ids = torch.as_tensor(ids)
         if ids.dim() != 1 or ids.is_floating_point():
             raise InputError(f"ids must be integers of shape [B], not {tuple(ids.shape)}")
+        if isinstance(scores, torch.Tensor):
+            if not (ids.is_cuda or scores.is_cuda):
+                # What every step on a CPU does: no tensor is made.
+                table = scores.numpy()
+                columns = [table[3] > 0 if at == 4 else table[at] for at in self._table_rows]
+                self._append(ids, columns, table[2])
+                return
+            seen, scores = scores[2], dict(zip(OBSERVABLE, (*scores, scores[3] > 0), strict=True))
         row, host = [ids], not ids.is_cuda
         for name in self._names:
             value = scores.get(name) if isinstance(scores, Mapping) else getattr(scores, name, None)
@@ -61,13 +73,11 @@ class ObservationBuffer:
                 raise InputError(f"the scores lack {name!r}, which a field of the book observes")
             row.append(_column(name, value, ids))
             host = host and not row[-1].is_cuda
-        self.rows += ids.shape[0]
         if host and (seen is None or not seen.is_cuda):
-            self._move()
-            self._host.append(row, seen)
-            if self._host.rows >= self._device_rows:
-                self._arrive()
+            columns = [column.numpy() for column in row[1:]]
+            self._append(ids, columns, None if seen is None else seen.numpy())
             return
+        self.rows += ids.shape[0]
         if self._fresh and any(
             a.device != b.device for a, b in zip(row, self._fresh[-1][0], strict=True)
         ):
@@ -76,6 +86,16 @@ class ObservationBuffer:
         self._fresh_rows += ids.shape[0]
         if self._fresh_rows >= self._device_rows:
             self._move()
+
+    def _append(
+        self, ids: torch.Tensor, columns: list[NDArray[Any]], seen: NDArray[Any] | None
+    ) -> None:
+        """Copy rows that are on the host."""
+        self._move()
+        self.rows += ids.shape[0]
+        self._host.append(ids.numpy(), columns, seen)
+        if self._host.rows >= self._device_rows:
+            self._arrive()
 
     def take(self) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """All rows as host arrays, in order of the calls, and an empty buffer.

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hvdfilter.agreement.repeats import average_repeats
@@ -28,16 +27,19 @@ class HostRows:
         self._calls: list[int] = []
         self.rows = 0
 
-    def append(self, columns: Sequence[torch.Tensor], seen: torch.Tensor | None) -> None:
+    def append(
+        self, ids: NDArray[Any], columns: Sequence[NDArray[Any]], seen: NDArray[Any] | None
+    ) -> None:
         """Copy one call's rows; `seen` is 0 where a row is not to count."""
-        count = columns[0].shape[0]
-        start, stop = self.rows, self.rows + count
+        start, stop = self.rows, self.rows + ids.size
         if stop > self._columns[0].size:
             self._grow(stop)
-        for own, column in zip(self._columns, columns, strict=False):
-            own[start:stop] = column.numpy()
-        self._columns[-1][start:stop] = True if seen is None else seen.numpy() != 0
-        self._calls.append(count)
+        own_ids, *own_columns, own_seen = self._columns
+        own_ids[start:stop] = ids
+        for own, column in zip(own_columns, columns, strict=True):
+            own[start:stop] = column
+        own_seen[start:stop] = True if seen is None else seen != 0
+        self._calls.append(ids.size)
         self.rows = stop
 
     def take(self) -> Piece:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvdfilter import scoring
 from hvdfilter.agreement import ScoreBook
 from hvdfilter.errors import InputError
 from hvdfilter.filter.given import (
@@ -26,9 +25,11 @@ from hvdfilter.filter.given import (
 from hvdfilter.filter.ids import check_ids, check_range, name_ids, outside
 from hvdfilter.filter.tally import Tally
 from hvdfilter.policies import Policy
+from hvdfilter.scoring.arguments import raise_bad_rows, scores_of
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.scoring.deferred import DeferredCheck
 from hvdfilter.scoring.layout import to_samples
+from hvdfilter.scoring.scores import Scores
 
 
 class Observer:
@@ -67,20 +68,20 @@ class Observer:
         if noted:
             ids = check_ids(ids, logits.shape[0], self._book.num_samples)
         try:
-            loss, scores = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
+            loss, table = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
         except InputError as refused:
             raise (name_ids(refused, ids, each) if noted else refused) from None
         if noted:
             self._criterion, self._mixed = criterion, mixed
-            self._watch(ids, scores.loss, scores, each)
+            self._watch(ids, table, True, each)
             self._tally.add(ids)
             if targets.is_floating_point() if mixed is None else mixed:
                 self._tally.withheld = True
             else:
-                self._note(ids, scores, each)
+                self._note(ids, table, each)
         return loss
 
-    def score(self, logits: Tensor, labels: Tensor, ids: Any) -> scoring.Scores:
+    def score(self, logits: Tensor, labels: Tensor, ids: Any) -> Scores:
         """The scores of a batch, one a sample, noted; scored and raising as the last `loss`."""
         if error := self.overdue():
             raise error
@@ -92,11 +93,13 @@ class Observer:
                 "mixed=False, for that of mixed samples is the score of none."
             )
         try:
-            scores = self._criterion.score(rows, targets)
+            table = self._criterion.score(rows, targets)
         except InputError as refused:
             raise name_ids(refused, ids, each) from None
-        self._watch(ids, scores.loss, scores, each)
-        return self._note(ids, scores, each)
+        self._watch(ids, table, True, each)
+        self._note(ids, table, each)
+        scores = scores_of(table)
+        return to_samples(scores, each)[0] if each > 1 else scores
 
     def update(
         self, losses: Tensor, ids: Any, weight: Tensor | None, scores: Mapping[str, Any]
@@ -131,15 +134,15 @@ class Observer:
         bad = self._deferred.take()
         if bad is None:
             return None
-        ids, losses, scores, each = bad
+        ids, values, scored, each = bad
         try:
             check_range(ids, self._book.num_samples)
-            if scores is not None:
-                scoring.check(scores)
+            if scored:
+                raise_bad_rows(values)
         except InputError as refused:
             return name_ids(refused, ids, each)
         # No row was marked: the loss itself is not a number.
-        return _nan_loss(losses, ids, each)
+        return _nan_loss(values[0] if scored else values, ids, each)
 
     def exchange(self, error: Exception | None, ending: int | None = None) -> None:
         """Collective. Bring what was noted to its owners.
@@ -158,7 +161,7 @@ class Observer:
             self._book.collective.share_error(error)
 
     def _take(self, losses: Tensor, ids: Tensor, scores: Mapping[str, Any]) -> None:
-        self._watch(ids, losses, None, 1)
+        self._watch(ids, losses, False, 1)
         if self._needed:
             scores = {"loss": losses, **scores}
             if missing := self._needed - scores.keys():
@@ -166,27 +169,30 @@ class Observer:
             else:
                 self._book.observe(ids, scores)
 
-    def _note(self, ids: Tensor, scores: scoring.Scores, each: int) -> scoring.Scores:
-        seen = scores.confidence  # exactly 0 where the label is ignore_index
+    def _note(self, ids: Tensor, table: Tensor, each: int) -> None:
+        if not self._needed:
+            return
         if each > 1:
-            scores, seen = to_samples(scores, each)
-        if self._needed:
-            self._book.observe(ids, scores, seen)
-        return scores
+            self._book.observe(ids, *to_samples(scores_of(table), each))
+        else:
+            self._book.observe(ids, table)
 
-    def _watch(self, ids: Tensor, losses: Tensor, scores: scoring.Scores | None, each: int) -> None:
-        """Look at values, or on a GPU have them looked at one step later."""
-        if losses.is_cuda:
-            wrong = losses.isnan().any()
+    def _watch(self, ids: Tensor, values: Tensor, scored: bool, each: int) -> None:
+        """Look at values, or on a GPU have them looked at one step later.
+
+        values: losses [B], or where they were scored here the kernels' table.
+        """
+        if values.is_cuda:
+            wrong = (values[0] if scored else values).isnan().any()
             if ids.is_cuda:
                 wrong = wrong | outside(ids, self._book.num_samples)
-            self._deferred.watch(wrong, (ids, losses, scores, each))
+            self._deferred.watch(wrong, (ids, values, scored, each))
             return
         if ids.is_cuda:
             check_range(ids, self._book.num_samples)
         # Rows that were scored have been checked. A sum costs less than a search.
-        if scores is None and math.isnan(losses.sum().item()) and losses.isnan().any():
-            raise _nan_loss(losses, ids, each)
+        if not scored and math.isnan(values.sum().item()) and values.isnan().any():
+            raise _nan_loss(values, ids, each)
 
 
 def _nan_loss(losses: Tensor, ids: Tensor, each: int) -> InputError:

@@ -106,8 +106,11 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return all(t is None or type(t) in plain for t in tensors)
 
 
-def scores_of(table: Tensor, features: Tensor | None) -> Scores:
-    """The kernels' [4, B] table as `Scores`, the norm extended to the last layer if asked."""
+def scores_of(table: Tensor, features: Tensor | None = None) -> Scores:
+    """The kernels' table as `Scores`, the norm extended to the last layer if asked.
+
+    table: [4, B], rows of loss, gradient norm, confidence and margin.
+    """
     loss, grad_norm, confidence, margin = table.unbind(0)
     if features is not None:
         length = torch.linalg.vector_norm(features.detach(), dim=1, dtype=table.dtype)

@@ -6,16 +6,15 @@ of them a sample has, and what its id is, is unknown here.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hvdfilter.errors import InputError
 from hvdfilter.scoring.arguments import check_device, check_labels, check_logits
-from hvdfilter.scoring.cross_entropy import cross_entropy
-from hvdfilter.scoring.score import score
-from hvdfilter.scoring.scores import Scores
+from hvdfilter.scoring.cross_entropy import tabled
+from hvdfilter.scoring.score import table_of
 
 
 class Criterion(NamedTuple):
@@ -25,41 +24,39 @@ class Criterion(NamedTuple):
     label_smoothing: float = 0.0
     ignore_index: int = -100
 
-    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Scores]:
-        """The loss of rows [n, C], differentiable, and their scores; labels [n] or [n, C].
+    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss of rows [n, C], differentiable, and their score table; labels [n] or [n, C].
 
         The loss is torch's of reduction "mean", each row's term multiplied with its `weight` [n];
         it is 0 where no row counts. Scores are weighted neither by row nor by class: a weight
         says how much a sample counts, not how hard it is.
         """
-        options: dict[str, Any] = {
-            "label_smoothing": self.label_smoothing,
-            "ignore_index": self.ignore_index,
-        }
+        smoothing, ignored = self.label_smoothing, self.ignore_index
         if self.class_weight is None:
-            return cross_entropy(logits, labels, weight, **options)
+            return tabled(logits, labels, weight, smoothing, ignored)
         hard = not labels.is_floating_point()
         classes = self._checked_weight(logits, labels)
-        if hard and not self.label_smoothing:
+        if hard and not smoothing:
             own, total = self._own_weight(classes, labels)
             # The kernel divides by the rows that count, torch by the sum of their weights.
-            factor = _times(own * _share((labels != self.ignore_index).sum(), total), weight)
-            return cross_entropy(logits, labels, factor, ignore_index=self.ignore_index)
+            factor = _times(own * _share((labels != ignored).sum(), total), weight)
+            return tabled(logits, labels, factor, 0.0, ignored)
         # Weighted shares of the classes are no target to score a row by: one pass for each.
-        _, scores = cross_entropy(logits.detach(), labels, **options)
+        _, table = tabled(logits.detach(), labels, None, smoothing, ignored)
         if hard:
             # Soft labels know of none to ignore: the kernel divides by all rows.
             _, total = self._own_weight(classes, labels)
-            kept = (labels != self.ignore_index).to(classes.dtype)
+            kept = (labels != ignored).to(classes.dtype)
             weight = _times(kept * _share(labels.numel(), total), weight)
-        return cross_entropy(logits, self._weighted_shares(classes, labels), weight)[0], scores
+        shares = self._weighted_shares(classes, labels)
+        return tabled(logits, shares, weight, 0.0, ignored)[0], table
 
-    def score(self, logits: Tensor, labels: Tensor) -> Scores:
-        """The scores of rows, those that `loss` gives."""
+    def score(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The score table of rows, that which `loss` gives."""
         if self.label_smoothing or labels.is_floating_point():
             plain = self._replace(class_weight=None)
             return plain.loss(logits.detach(), labels, None)[1]
-        return score(logits, labels, ignore_index=self.ignore_index)
+        return table_of(logits, labels, self.ignore_index)
 
     def _checked_weight(self, logits: Tensor, labels: Tensor) -> Tensor:
         check_logits(logits)

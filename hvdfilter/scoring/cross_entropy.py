@@ -63,12 +63,24 @@ def cross_entropy(
         >>> loss.item() == scores.loss.mean().item()
         True
     """
+    if features is not None:
+        check_vector("features", features, logits, dims=2)
+    loss, table = tabled(logits, labels, weight, label_smoothing, ignore_index)
+    return loss, scores_of(table, features)
+
+
+def tabled(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """The loss as `cross_entropy` gives it, and the scores as one table, see `scores_of`."""
     check_logits(logits)
     check_labels(labels, logits, soft=True)
     if not 0.0 <= label_smoothing <= 1.0:
         raise InputError(f"label_smoothing: must lie in [0, 1], not {label_smoothing}.")
-    if features is not None:
-        check_vector("features", features, logits, dims=2)
     if weight is not None:
         check_vector("weight", weight, logits)
         if weight.requires_grad:
@@ -84,7 +96,7 @@ def cross_entropy(
         outputs = _CrossEntropy.apply(logits, labels, weight, label_smoothing, ignore_index)
     else:
         outputs = passes.forward(logits, labels, weight, label_smoothing, ignore_index, False)
-    return outputs[0], scores_of(outputs[1], features)
+    return outputs[0], outputs[1]
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -45,10 +45,15 @@ def score(
         >>> score(torch.tensor([[2.0, 2.0]]), torch.tensor([0])).loss
         tensor([0.6931])
     """
-    check_logits(logits)
-    check_labels(labels, logits)
     if features is not None:
         check_vector("features", features, logits, dims=2)
+    return scores_of(table_of(logits, labels, ignore_index), features)
+
+
+def table_of(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """The scores as one table, see `scores_of`."""
+    check_logits(logits)
+    check_labels(labels, logits)
     logits = logits.detach()
     run = score_table if is_plain(logits, labels) else score_op
-    return scores_of(run(logits, labels, ignore_index), features)
+    return run(logits, labels, ignore_index)

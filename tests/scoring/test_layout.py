@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hvdfilter.errors import InputError
+from hvdfilter.scoring.arguments import scores_of
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.scoring.layout import to_rows, to_samples
 
@@ -45,7 +46,7 @@ def test_value_gradient_and_scores(layout, smoothing, weighted, ignored, seed):
     own, other = logits.clone().requires_grad_(), logits.double().requires_grad_()
 
     rows, targets, each = to_rows(own, labels)
-    loss, scores = Criterion(class_weight, smoothing).loss(rows, targets, None)
+    loss, table = Criterion(class_weight, smoothing).loss(rows, targets, None)
     exact = None if class_weight is None else class_weight.double()
     expected = F.cross_entropy(as_torch(other, axis), labels, exact, label_smoothing=smoothing)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-9)
@@ -53,7 +54,7 @@ def test_value_gradient_and_scores(layout, smoothing, weighted, ignored, seed):
     (expected * 0.7).backward()
     torch.testing.assert_close(own.grad.double(), other.grad, rtol=1e-4, atol=1e-7)
 
-    means, counted = to_samples(scores, each)
+    means, counted = to_samples(scores_of(table), each)
     each_loss = F.cross_entropy(
         as_torch(logits.double(), axis), labels, label_smoothing=smoothing, reduction="none"
     ).flatten(1 if labels.dim() > 1 else 0)
@@ -77,7 +78,7 @@ def test_soft_labels(shape: tuple[int, ...], weighted: bool, smoothing: float) -
     class_weight = torch.rand(5) if weighted else None
     own, other = logits.clone().requires_grad_(), logits.double().requires_grad_()
     rows, targets, each = to_rows(own, soft)
-    loss, scores = Criterion(class_weight, smoothing).loss(rows, targets, None)
+    loss, table = Criterion(class_weight, smoothing).loss(rows, targets, None)
     exact = None if class_weight is None else class_weight.double()
     expected = F.cross_entropy(other, soft.double(), exact, label_smoothing=smoothing)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-9)
@@ -85,7 +86,7 @@ def test_soft_labels(shape: tuple[int, ...], weighted: bool, smoothing: float) -
     expected.backward()
     torch.testing.assert_close(own.grad.double(), other.grad, rtol=1e-4, atol=1e-7)
     plain = F.cross_entropy(logits, soft, label_smoothing=smoothing, reduction="none")
-    found, _ = to_samples(scores, each)
+    found, _ = to_samples(scores_of(table), each)
     torch.testing.assert_close(found.loss, plain.reshape(len(logits), -1).mean(1))
 
 
