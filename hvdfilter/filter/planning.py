@@ -50,4 +50,6 @@ class Planner:
             mean=book.mean,
             quantiles=book.quantiles,
             labels=None if arguments.labels is None else arguments.labels[start:stop],
+            total=book.collective.allreduce,
+            before=book.collective.exscan,
         )

@@ -27,12 +27,22 @@ class Plan:
     key: float32 [n], larger is more important; no NaN. keep: the global budget, 0..N, the same
     on every rank. always: bool [n] or None, samples kept whatever their key. groups: int [n] or
     None; with them `keep` is an int64 [G] of one budget a group, such as one a class.
+
+    weight: float32 [n] or None, what a sample's loss is multiplied with wherever it is trained;
+    finite and not negative. Those of samples that are not kept are not looked at. repeats: int [n]
+    or None, how often a kept sample is drawn in the epoch; 0 hides it after all.
     """
 
     key: NDArray[np.float32]
     keep: int | NDArray[np.int64]
     always: NDArray[np.bool_] | None = None
     groups: NDArray[Any] | None = None
+    weight: NDArray[np.float32] | None = None
+    repeats: NDArray[Any] | None = None
+
+
+def _of_one_rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return values
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,13 @@ class View:
     """What a policy sees when it plans an epoch: the samples this rank owns.
 
     `column(name)` gives the stored history of the block, `float32 [n]` or `bool [n]`; only the
-    columns the policy lists in `columns` are there. `mean(name)` and `quantiles(name, q)` are over
-    the samples of all ranks and collective: a plan calls them on every rank or on none. labels:
-    int [n], or None where the filter was given none.
+    columns the policy lists in `columns` are there. labels: int [n], or None where the filter was
+    given none.
+
+    Over the samples of all ranks, and so collective, a plan calls them on every rank or on none:
+    `mean(name)` and `quantiles(name, q)` of a column; `total(values)`, the sum over the ranks of an
+    int64 array of one shape everywhere, such as counts; `before(values)`, the sum over the ranks
+    below this one. Integers alone, for a sum of floats depends on how samples are spread.
     """
 
     epoch: int
@@ -55,6 +69,8 @@ class View:
     mean: Callable[[str], float]
     quantiles: Callable[[str, Iterable[float]], NDArray[np.float32]]
     labels: NDArray[Any] | None = None
+    total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = _of_one_rank
+    before: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.zeros_like
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -65,9 +81,16 @@ class View:
         """The plan that keeps all samples."""
         return Plan(np.zeros(self.stop - self.start, np.float32), self.num_samples)
 
-    def random_keys(self, epoch: int) -> NDArray[np.float32]:
-        """A uniformly random order of the samples, the same for any number of ranks."""
-        return random.uniform_keys(self.seed, epoch, self.ids)
+    def random_keys(self, epoch: int, stream: int = 0) -> NDArray[np.float32]:
+        """A uniformly random order of the samples, the same for any number of ranks.
+
+        stream: another one, independent of the first.
+        """
+        return random.uniform_keys(self.seed, epoch, self.ids, stream)
+
+    def uniform(self, epoch: int, stream: int = 0) -> NDArray[np.float64]:
+        """A uniform number in [0, 1) for each sample, the same for any number of ranks."""
+        return random.uniform01(self.seed, epoch, self.ids, stream)
 
 
 class Policy(ABC):
