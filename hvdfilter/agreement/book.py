@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hvdfilter.agreement import statistics
 from hvdfilter.agreement.base import Collective
 from hvdfilter.agreement.buffer import ObservationBuffer
+from hvdfilter.agreement.calls import Call
 from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.route import split_by_owner
@@ -161,12 +162,19 @@ class ScoreBook:
 
         Collective; exact but for one rounding, so the same on any number of ranks.
         """
-        return statistics.mean(self.column(name), self.collective)
+        column = self._opened(Call.MEAN, name)
+        return statistics.mean(column, self.collective)
 
     def quantiles(self, name: str, q: Iterable[float]) -> NDArray[np.float32]:
         """Quantiles of a float32 field over all samples with a finite value; collective."""
-        column = self.column(name)
+        column = self._opened(Call.QUANTILES, name)
         return statistics.quantiles(column[np.isfinite(column)], q, self.collective)
+
+    def _opened(self, call: Call, name: str) -> NDArray[Any]:
+        """Collective. The column, where all ranks are in this call and have it."""
+        with self.collective.opening(call):
+            column = self.column(name)
+        return column
 
     def gather(self) -> dict[str, NDArray[Any]]:
         """The whole history, every column over all samples, on rank 0; empty elsewhere. Collective.

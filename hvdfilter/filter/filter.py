@@ -27,6 +27,7 @@ from hvdfilter.filter.planning import Planner
 from hvdfilter.filter.rescoring import ForwardStep, rescore
 from hvdfilter.filter.state import Place, pack, unpack
 from hvdfilter.filter.step import Step
+from hvdfilter.filter.unended import watch
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
@@ -66,6 +67,8 @@ class Filter(Loop):
         self._observer = Observer(self.book, self._tally, self.policy)
         self._flag = StepFlag(world.collective)
         self._step = Step(self._flag, self._observer, self.costs)
+        self._resumed = False
+        watch(self)
 
     def __repr__(self) -> str:
         where = f"epoch {self.epoch} of {self.epochs}" + ", ended" * self._closed
@@ -84,13 +87,22 @@ class Filter(Loop):
         """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
 
         The scale is in force while `optimizer.step` runs and at no other time, so learning-rate
-        schedulers never see it. Raises `InputError`, on every rank, for an epoch that the run has
-        not, and for ranks that begin different ones.
+        schedulers never see it. An epoch that `load_state_dict` left in its middle goes on from
+        there. Raises `InputError`, on every rank, for an epoch that the run has not, and for ranks
+        that begin different ones.
         """
         error = None
-        if not 0 <= epoch < self.epochs:
+        if not isinstance(epoch, int):
+            error, epoch = InputError(f"epoch must be an integer, not {epoch!r}"), -1
+        elif not 0 <= epoch < self.epochs:
             error = InputError(f"epoch {epoch} is none of the {self.epochs} that Filter was given")
         self._meet(Call.BEGIN_EPOCH, epoch, error)
+        if optimizer is not None:
+            self.attach(optimizer)
+        if self._resumed and epoch == self.epoch and not self.batches:
+            self._resumed = False
+            return self.mask
+        self._resumed = False
         if not self._closed:
             self._end_epoch()
             # Again, so that the agreement is not charged for the slowest.
@@ -104,8 +116,6 @@ class Filter(Loop):
         self._open(mask, epoch)
         self._plan_schedules()
         self._rate.scale = self.num_samples / self.mask.count if self.policy.scale_lr else 1.0
-        if optimizer is not None:
-            self.attach(optimizer)
         return self.mask
 
     def loss(
@@ -164,14 +174,15 @@ class Filter(Loop):
         return self._observer.score(logits, labels, ids)
 
     def rescore(
-        self, model: torch.nn.Module, batches: Iterable[Any], step: ForwardStep | None = None
+        self, model: torch.nn.Module | None, batches: Iterable[Any], step: ForwardStep | None = None
     ) -> None:
         """Collective. Score the hidden samples in `batches`, (ids, x, y), without training.
 
         The model runs in eval mode, so that BatchNorm statistics stay those of training, and is
         put back into the mode it was in. Draw the batches with `hidden_sampler()`. step: for
-        batches, models and losses of another form; a function of a batch that returns (ids,
-        logits, labels), or (ids, losses), or (ids, losses, scores), a dict of what `update` takes.
+        batches, models (None where it has its own) and losses of another form; a function of a
+        batch that returns (ids, logits, labels), or (ids, losses), or (ids, losses, scores), a dict
+        of what `update` takes.
         """
         self._flag.settle()  # a bad last batch has spoilt the model: its own rank must be named
         with self.costs.measure("rescoring"):
@@ -216,13 +227,23 @@ class Filter(Loop):
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
         self._open(place.mask, place.epoch)
+        if place.closed:
+            self._tally.close()
         self._closed, self._rate.scale = place.closed, place.lr_scale
+        self._resumed = not place.closed
         self._sampler.load_state_dict(place.sampler)
         self._plan_schedules()
+
+    def unended(self) -> Exception | None:
+        """What is wrong with an epoch that is open, as far as this rank knows."""
+        if self._closed or not self.batches:
+            return None
+        return self._flag.error or self._observer.fault(self.epoch)
 
     def _end_epoch(self) -> None:
         self._exchange(ending=True)
         self.book.end_epoch()
+        self._tally.close()
         self._closed = True
 
     def _exchange(self, ending: bool = False) -> None:

@@ -61,6 +61,14 @@ class Loop:
         return max(0.0, self.epoch + (1.0 if self._closed else self._tally.fraction)) / self.epochs
 
     @property
+    def next_epoch(self) -> int:
+        """The epoch to begin: one that is open, as after a resumption in its middle, else the next.
+
+        `for epoch in range(filt.next_epoch, epochs)` goes on after `load_state_dict`.
+        """
+        return self.epoch + self._closed
+
+    @property
     def batches(self) -> int:
         """Batches this rank has trained since the epoch began or was resumed."""
         return self._tally.batches
@@ -91,10 +99,17 @@ class Loop:
         return self._streams[-1]
 
     def keeps(self, ids: Any) -> Any:
-        """Whether this epoch trains a sample: bool of an int, bool [n] of an array or tensor."""
-        if isinstance(ids, int):
-            return ids in self.mask
-        return self.mask.contains(np.asarray(ids))
+        """Whether this epoch trains a sample: bool of an int, bool [n] of an array or tensor.
+
+        Raises `InputError` for what is no integer, or outside the set.
+        """
+        asked = np.asarray(ids)
+        if asked.dtype.kind not in "iu":
+            raise InputError(f"keeps takes ids, which are integers, not {asked.dtype}")
+        if asked.size and not 0 <= asked.min() <= asked.max() < self.num_samples:
+            raise InputError(f"an id lies outside [0, {self.num_samples})")
+        kept = self.mask.contains(asked)
+        return bool(kept) if asked.ndim == 0 else kept
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale this optimiser's rate from now on, as `begin_epoch(epoch, optimizer)` does.
@@ -127,7 +142,7 @@ class Loop:
         self._hidden_sampler.set_mask(~mask)
         for stream in self._streams:
             stream.set_mask(mask)
-        self._tally.start(mask)
+        self._tally.start(mask, epoch)
 
     def _plan_schedules(self) -> None:
         """Count the steps of the epoch, once the samplers stand where it begins."""

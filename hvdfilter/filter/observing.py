@@ -66,6 +66,7 @@ class Observer:
         noted = torch.is_grad_enabled()
         rows, targets, each = to_classes(logits, labels)
         if noted:
+            self._tally.check_open()
             ids = check_ids(ids, logits.shape[0], self._book.num_samples)
         try:
             loss, table = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
@@ -111,6 +112,7 @@ class Observer:
         check_losses(losses, weight)
         noted = torch.is_grad_enabled()
         if noted:
+            self._tally.check_open()
             ids = check_ids(ids, losses.shape[0], self._book.num_samples)
             check_scores(scores, losses.shape[0])
         weighted = losses if weight is None else losses * weight
@@ -144,6 +146,14 @@ class Observer:
         # No row was marked: the loss itself is not a number.
         return _nan_loss(values[0] if scored else values, ids, each)
 
+    def fault(self, ending: int | None) -> InputError | None:
+        """What this rank has to report; of the epoch `ending` here, also how it was trained."""
+        self._tally.scored |= self._book.pending > 0
+        error = self.overdue() or lacking(self._policy, self._lacking)
+        if error is None and ending is not None:
+            error = self._tally.fault(ending, self._policy, self._needed)
+        return error
+
     def exchange(self, error: Exception | None, ending: int | None = None) -> None:
         """Collective. Bring what was noted to its owners.
 
@@ -151,10 +161,7 @@ class Observer:
         that ends here; one that did not train as agreed, or whose scores the policy cannot choose
         by, is reported too. Raises `InputError` on all ranks.
         """
-        self._tally.scored |= self._book.pending > 0
-        error = error or self.overdue() or lacking(self._policy, self._lacking)
-        if ending is not None:
-            error = error or self._tally.fault(ending, self._policy, self._needed)
+        error = error or self.fault(ending)
         if self._needed:
             self._book.exchange(error)
         else:

@@ -42,7 +42,8 @@ class ShardSampler(Sampler[int]):
     Global mode repeats at most ``size - 1`` samples, the first of the permutation, once each (more
     often only where there are fewer samples than ranks). In local mode a rank with few kept samples
     repeats them evenly; ``weight`` is what its losses must be multiplied with so that the mean
-    gradient over all ranks stays unbiased. ``repeated`` counts this rank's repeats.
+    gradient over all ranks stays unbiased. ``repeated`` counts this rank's repeats, ``passes`` how
+    often it was iterated.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ShardSampler(Sampler[int]):
         self.pad, self.max_repeats = pad, max_repeats
         self.epoch = 0
         self._offset = 0  # places of the epoch, over all ranks, that are behind us
-        self._yielded = 0
+        self._yielded = self.passes = 0
         self._finished = False  # the last iteration ran to its end: the next one starts afresh
         self._last: tuple[tuple[int, ...], Permutation] | None = None
         self.set_mask(mask)
@@ -119,6 +120,7 @@ class ShardSampler(Sampler[int]):
         if self._finished:
             self._rewind()
         self._yielded = 0
+        self.passes += 1
         length = len(self)
         for at in range(0, length, _CHUNK):
             for sample in self.ids(at, min(at + _CHUNK, length)).tolist():
