@@ -20,6 +20,7 @@ from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.route import split_by_owner
 from hvdfilter.agreement.rows import Rows, last_of_each
+from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
 from hvdfilter.errors import InputError
 
 _CORRECT = np.uint32(1 << 31)
@@ -183,14 +184,8 @@ class ScoreBook:
         """
         waiting = InputError("the score book holds unexchanged observations; call exchange() first")
         self.collective.share_error(waiting if self._buffer.rows else None)
-        result = {}
-        for name, column in self._columns.items():
-            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
-            parts[0] = column.reshape(-1).view(np.uint8)
-            received = self.collective.alltoall(parts)
-            whole = np.concatenate(received).view(column.dtype)
-            result[name] = whole.reshape(-1, *column.shape[1:])
-        return result
+        columns = self._columns.items()
+        return {name: gather_blocks(column, self.collective) for name, column in columns}
 
     def scatter(self, history: dict[str, NDArray[Any]] | None) -> None:
         """Take over what `gather` returned, given on rank 0, whatever the ranks were. Collective.
@@ -208,16 +203,9 @@ class ScoreBook:
         self.collective.share_error(error)
         names = self.collective.broadcast_bytes("\n".join(names).encode()).decode().split("\n")
         for name in filter(None, names):
-            column = self._columns[name]
-            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
-            if self.collective.rank == 0 and history is not None:
-                whole = np.ascontiguousarray(history[name], column.dtype)
-                parts = [
-                    whole[self.blocks.start(r) : self.blocks.stop(r)].reshape(-1).view(np.uint8)
-                    for r in range(self.blocks.size)
-                ]
-            received = self.collective.alltoall(parts)[0]
-            self._columns[name] = received.view(column.dtype).reshape(column.shape).copy()
+            whole = None if history is None else history.get(name)
+            column = scatter_blocks(whole, self._columns[name], self.blocks, self.collective)
+            self._columns[name] = column
 
     def _check(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
         outside = (ids < 0) | (ids >= self.num_samples)

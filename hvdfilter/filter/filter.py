@@ -23,11 +23,12 @@ from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.flag import StepFlag
 from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
-from hvdfilter.filter.planning import Planner
+from hvdfilter.filter.planning import Agreed, Planner
 from hvdfilter.filter.rescoring import ForwardStep, rescore
 from hvdfilter.filter.state import Place, pack, unpack
 from hvdfilter.filter.step import Step
 from hvdfilter.filter.unended import watch
+from hvdfilter.filter.weights import Weights
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
@@ -64,7 +65,8 @@ class Filter(Loop):
         self.book = ScoreBook(num_samples, self.policy.columns, world.collective)
         self.blocks = self.book.blocks
         self._planner = Planner(self._arguments, self.book)
-        self._observer = Observer(self.book, self._tally, self.policy)
+        self._weights = Weights(self.blocks, world.collective)
+        self._observer = Observer(self.book, self._tally, self._weights, self.policy)
         self._flag = StepFlag(world.collective)
         self._step = Step(self._flag, self._observer, self.costs)
         self._resumed = False
@@ -109,13 +111,22 @@ class Filter(Loop):
             with self.costs.measure("waiting"):
                 self.world.collective.wait()
         with self.costs.measure("agreement", self.world.collective):
-            mask = self._planner.agree(epoch)
-        if mask.count == 0:
-            nothing = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
-            self.world.collective.share_error(nothing)
-        self._open(mask, epoch)
+            mask, draws, weight = self._planner.agree(epoch)
+            fault = None
+            if mask.count == 0:
+                fault = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
+            elif self._streams and (draws or weight is not None):
+                fault = InputError(
+                    f"policy {self.policy.name} repeats or weighs samples, which a stream can't: "
+                    "take another policy, or draw from filt.sampler()"
+                )
+            if fault is not None:
+                self.world.collective.share_error(fault)
+            self._open(mask, draws, epoch)
+            self._weights.deliver(weight, self._sampler)
         self._plan_schedules()
-        self._rate.scale = self.num_samples / self.mask.count if self.policy.scale_lr else 1.0
+        count = (draws or mask).count
+        self._rate.scale = self.num_samples / count if self.policy.scale_lr else 1.0
         return self.mask
 
     def loss(
@@ -216,7 +227,8 @@ class Filter(Loop):
         if not self._closed:
             self._exchange()
         sampler = self._sampler.state_dict(consumed)
-        place = Place(self.epoch, self._closed, self.lr_scale, self.mask, sampler)
+        trained = Agreed(self.mask, self.draws, self._weights.block)
+        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler)
         return pack(self._arguments, place, self.book)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -226,12 +238,13 @@ class Filter(Loop):
         """
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
-        self._open(place.mask, place.epoch)
+        self._open(place.trained.mask, place.trained.draws, place.epoch)
         if place.closed:
             self._tally.close()
         self._closed, self._rate.scale = place.closed, place.lr_scale
         self._resumed = not place.closed
         self._sampler.load_state_dict(place.sampler)
+        self._weights.deliver(place.trained.weight, self._sampler)
         self._plan_schedules()
 
     def unended(self) -> Exception | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter.agreement import KeepMask
+from hvdfilter.agreement import Draws, KeepMask
 from hvdfilter.errors import InputError
 from hvdfilter.filter.rate import RateScale
 from hvdfilter.filter.sampler import ShardSampler
@@ -29,6 +29,7 @@ class Loop:
         self.num_samples, self.epochs, self.world, self.seed = num_samples, epochs, world, seed
         self.epoch = -1
         self.mask = KeepMask.full(num_samples)
+        self.draws: Draws | None = None  # how often, where a sample is drawn more than once
         self._closed = True  # no epoch is open: nothing to exchange
         place = world.rank, world.size, seed
         self._sampler = ShardSampler(self.mask, *place)
@@ -134,10 +135,10 @@ class Loop:
         self._schedules.append(Schedule(scheduler, steps))
         return self._schedules[-1]
 
-    def _open(self, mask: KeepMask, epoch: int) -> None:
-        """Let all that draws by the mask draw by this one."""
-        self.mask, self.epoch, self._closed = mask, epoch, False
-        self._sampler.set_mask(mask)
+    def _open(self, mask: KeepMask, draws: Draws | None, epoch: int) -> None:
+        """Let all that draws by the mask draw by this one, or as often as `draws` says."""
+        self.mask, self.draws, self.epoch, self._closed = mask, draws, epoch, False
+        self._sampler.set_mask(draws or mask)
         self._sampler.set_epoch(epoch)
         self._hidden_sampler.set_mask(~mask)
         for stream in self._streams:

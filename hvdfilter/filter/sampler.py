@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from hvdfilter.agreement.draws import Draws
 from hvdfilter.agreement.local import LocalMask
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
@@ -26,7 +27,8 @@ class ShardSampler(Sampler[int]):
     """Yields the ids this rank trains on in one epoch.
 
     Args:
-        mask: which samples to draw from; the local mode takes a `LocalMask` too.
+        mask: which samples to draw from, and as `Draws` how often; the local mode takes a
+            `LocalMask` too, and no `Draws`.
         rank, size: this process and the number of processes.
         seed: same on every rank.
         shuffle: False yields ascending ids (for re-scoring: ``ShardSampler(~mask, ...)``).
@@ -48,7 +50,7 @@ class ShardSampler(Sampler[int]):
 
     def __init__(
         self,
-        mask: KeepMask | LocalMask,
+        mask: KeepMask | Draws | LocalMask,
         rank: int,
         size: int,
         seed: int = 0,
@@ -75,12 +77,14 @@ class ShardSampler(Sampler[int]):
         self._last: tuple[tuple[int, ...], Permutation] | None = None
         self.set_mask(mask)
 
-    def set_mask(self, mask: KeepMask | LocalMask) -> None:
+    def set_mask(self, mask: KeepMask | Draws | LocalMask) -> None:
         """Draw from another mask, from the start of the epoch."""
         self.mask = mask
         self._rewind()
         self._full = mask.count
         if self.mode == "local":
+            if isinstance(mask, Draws):
+                raise InputError("the local mode draws no sample more often than others")
             self._set_local(mask)
         elif isinstance(mask, LocalMask):
             raise InputError("a local mask holds this rank's block only; use mode='local'")
@@ -133,6 +137,30 @@ class ShardSampler(Sampler[int]):
         return self._drawn(self._start, start, len(self) if stop is None else stop)
 
     @property
+    def offset(self) -> int:
+        """Places of the epoch, over all ranks, that lay behind when it was begun or resumed."""
+        return self._offset
+
+    def placed(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which places of the epoch draw the samples in ``[start, stop)``; global mode only.
+
+        Returns ids, a sample as often as it is still to be drawn by all ranks, and the place of
+        each draw: place p is drawn by rank ``(p - offset) % size``, in ascending order.
+        """
+        if isinstance(self.mask, LocalMask) or self.mode == "local":
+            raise InputError("the places of a local sampler are known to its own rank only")
+        draws = self.mask if isinstance(self.mask, Draws) else Draws([self.mask])
+        ids, numbers = draws.between(start, stop)
+        places = self._permutation(0).inverse(numbers) if self.shuffle else numbers
+        end = self._offset + self._left(self._offset) * self.size if self.pad else self._full
+        repeats = np.arange(self._full, end)
+        again = self._at(repeats)
+        mine = (again >= start) & (again < stop)
+        ids, places = np.append(ids, again[mine]), np.append(places, repeats[mine])
+        left = (places >= self._offset) & (places < end)
+        return ids[left], places[left]
+
+    @property
     def draws(self) -> int:
         """How many samples the iteration under way, or the last one, has yielded."""
         return self._yielded
@@ -156,7 +184,10 @@ class ShardSampler(Sampler[int]):
                 mine = passes == number
                 result[mine] = self._permutation(int(number))(places[mine])
             return self.mask.nth(self._first + result)
-        places = first + draws * self.size + self.rank
+        return self._at(first + draws * self.size + self.rank)
+
+    def _at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at places of the epoch; the first ones again where it is padded."""
         places = np.where(places < self._full, places, (places - self._full) % self._full)
         return self.mask.nth(self._permutation(0)(places) if self.shuffle else places)
 
