@@ -1,4 +1,4 @@
-"""Weights and repeats on real ranks: the same draws on any number of them, and one weighted mean."""
+"""Weights and repeats on real ranks: the same draws on any number of them, and their weights."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_few_kinds_travel_as_a_byte_a_draw_and_many_as_four() -> None:
             return collective.traffic - before
 
         sent = max(run_world(size, rank))
-        # What a rank owns but for the quarter that it draws itself; lengths and kinds are few bytes.
+        # What a rank owns but for the quarter that it draws itself; the rest is few bytes.
         assert sent <= each * (n / size) * 0.85 + 2048
 
 
