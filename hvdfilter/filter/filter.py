@@ -249,7 +249,7 @@ class Filter(Loop):
 
     def unended(self) -> Exception | None:
         """What is wrong with an epoch that is open, as far as this rank knows."""
-        if self._closed or not self.batches:
+        if self._closed or self._flag.told or not self.batches:
             return None
         return self._flag.error or self._observer.fault(self.epoch)
 
@@ -260,7 +260,7 @@ class Filter(Loop):
         self._closed = True
 
     def _exchange(self, ending: bool = False) -> None:
-        with self.costs.measure("exchange", self.world.collective):
+        with self._flag.telling(), self.costs.measure("exchange", self.world.collective):
             self._observer.exchange(self._flag.error, self.epoch if ending else None)
 
     def _meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:
