@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from hvdfilter import policies
 from hvdfilter.costs import Costs, Counts
-from hvdfilter.data import Images, open_dataset
+from hvdfilter.data import Images, Normalize, open_dataset
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
@@ -126,6 +128,11 @@ class _Run(Trainer):
 
     def _open_data(self) -> Sets:
         return self._sets
+
+    def _build_model(self) -> tuple[torch.nn.Module, Normalize]:
+        model, prepare = super()._build_model()
+        # A world of one: no Horovod that would want the weights in their usual layout.
+        return model.to(memory_format=torch.channels_last), prepare
 
     def _set_rate(self, progress: float) -> None:
         if self._total is None:

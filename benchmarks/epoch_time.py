@@ -43,6 +43,7 @@ from hvdfilter.agreement import KeepMask
 from hvdfilter.data import ArrayImages, Images, Normalize, make_loader, open_dataset
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import ring
+from hvdfilter.training.forward import forward_only
 from hvdfilter.training.loop import FORWARD_BATCHES
 from hvdfilter.world import World
 
@@ -185,7 +186,7 @@ def _filtered(
     model, prepare, optimizer = _network(images, options, world)
     filt = Filter(len(images), policy, epochs=options.rounds + 2, world=world)
     loader = make_loader(images, filt.sampler(), options.batch_size)
-    forward = torch.nn.Sequential(prepare, model)
+    forward = forward_only(prepare, model, options.model, world.device)
     hidden = make_loader(images, filt.hidden_sampler(), FORWARD_BATCHES * options.batch_size)
 
     def epoch(number: int) -> Seconds:
