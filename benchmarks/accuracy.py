@@ -210,7 +210,8 @@ def write(store: results.Store, folder: Path, name: str) -> None:
     if not table:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = ", ".join(f"{key} {value}" for key, value in store.recipe.items() if key != "data")
+    values = {key: "all" if value is None else value for key, value in store.recipe.items()}
+    recipe = ", ".join(f"{key} {value}" for key, value in values.items() if key != "data")
     heading = f"{name}: {recipe}; {describe(torch.device('cpu'))}"
     text = results.markdown(table)
     results.write_csv(folder / f"{name}-accuracy.csv", table, heading)

@@ -43,6 +43,10 @@ def plot(path: Path, table: Sequence[Line], title: str) -> None:
             markersize=5,
             label=policy,
         )
+    # By the means: an interval of few seeds can be wider than all that is to be seen.
+    means = [100 * of.mean for line in table for of in (line.accuracy, line.random_steps)]
+    room = 0.25 * (max(means) - min(means)) + 0.5
+    axes.set_ylim(min(means) - room, min(100.0, max(means) + room))
     axes.set_xlabel(f"optimiser steps, % of the {whole:.0f} of the full run")
     axes.set_ylabel("test accuracy, %")
     axes.set_title(title, fontsize=10)
