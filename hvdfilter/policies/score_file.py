@@ -26,6 +26,8 @@ from hvdfilter.version import __version__
 FORMAT = "hvdfilter-scores-1"
 #: Rows of a row group: 2 MB of a handful of fields, and ten of them in ImageNet.
 GROUP = 1 << 17
+#: Fields that a run notes over several epochs, and that static policies choose by.
+AGGREGATES = ("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc")
 _KEY = b"hvdfilter"
 _REMEDY = "make it again with `hvdfilter score RUN`"
 
