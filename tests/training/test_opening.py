@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hvdfilter.policies import score_file
 from hvdfilter.training import checkpoint
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import train
+from hvdfilter.training.preemption import Preempted
 from hvdfilter.world import current
 from tests.policies.static_cases import largest
 
@@ -94,6 +97,21 @@ def test_it_goes_on_wherever_it_was_cut_off(tmp_path: Path) -> None:
     for mine, other in zip(records(tmp_path / "cut"), whole, strict=True):
         assert mine["mask_digest"] == other["mask_digest"]
         assert mine["test_loss"] == pytest.approx(other["test_loss"], rel=1e-6)
+
+
+def test_a_warned_opening_names_the_run_to_continue(tmp_path: Path) -> None:
+    def warned(epoch: int, step: int, count: int) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(Preempted) as stopped:
+        train(replace(CONFIG, runs=tmp_path), warned)
+    assert stopped.value.folder == tmp_path / "run"
+    train(replace(CONFIG, runs=tmp_path, resume=True))  # from the middle of an epoch
+    train(replace(CONFIG, runs=tmp_path, name="whole"))
+    assert (
+        records(tmp_path / "run")[0]["mask_digest"]
+        == (records(tmp_path / "whole")[0]["mask_digest"])
+    )
 
 
 def test_an_opening_as_long_as_the_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
