@@ -160,6 +160,27 @@ def test_grand_takes_norms_of_the_whole_model_only() -> None:
     assert set(filt.begin_epoch(1).kept_ids()) == set(range(10, 20))
 
 
+def test_grand_ranks_by_the_whole_gradient_of_a_real_model() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    x, y = torch.randn(24, 6), torch.randint(3, (24,))
+    filt = hf.Filter(24, make("grand", keep=0.25, opening=1), epochs=2)
+    filt.begin_epoch(0)
+    ids = torch.tensor(list(filt.sampler()))
+    norm = hf.GradNorm(model)
+    with norm:
+        losses = F.cross_entropy(model(x[ids]), y[ids], reduction="none")
+        losses.mean().backward()
+    filt.update(losses, ids, grad_norm=norm.norms())
+    whole = []
+    for i in range(24):  # one backward a sample
+        grads = torch.autograd.grad(
+            F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]), list(model.parameters())
+        )
+        whole.append(math.sqrt(sum(float(g.double().square().sum()) for g in grads)))
+    assert set(filt.begin_epoch(1).kept_ids()) == largest(np.array(whole), 6)
+
+
 def test_grand_s_norms_are_missed_by_name() -> None:
     filt = hf.Filter(8, make("grand"), epochs=2)
     filt.begin_epoch(0)
