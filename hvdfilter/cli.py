@@ -67,6 +67,8 @@ def _parser() -> ArgumentParser:
         command.add_class_arguments(TrainConfig, None)
     score = add("score", "Score every training sample with the model of a finished run.")
     score.add_argument("run", type=Path, help="run folder, e.g. runs/digits-cnn-full")
+    score.add_argument("--data", type=str, default=None, help="another set than the run's own")
+    score.add_argument("--limit", type=int, default=None, help="only the first samples of --data")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
     report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
     add("policies", "List the policies and their options.")
@@ -118,7 +120,7 @@ def _score(options: Namespace) -> int:
     from hvdfilter.training.score_run import score_run
     from hvdfilter.world import current
 
-    path = score_run(options.run)
+    path = score_run(options.run, options.data, options.limit)
     if current().rank == 0:
         print(f"scores of every training sample: {path}")
     return 0

@@ -10,6 +10,10 @@ import pytest
 import yaml
 
 from hvdfilter import cli
+from hvdfilter.data import open_dataset
+from hvdfilter.policies import score_file
+from hvdfilter.training import checkpoint
+from hvdfilter.world import current
 
 SMALL = {"data": "synthetic:64,1,8,8,4", "epochs": 2, "warmup_epochs": 1, "batch_size": 16}
 QUICK = ["--data", str(SMALL["data"])]
@@ -40,14 +44,55 @@ def test_short_runs_need_no_other_option(epochs: int, tmp_path: Path) -> None:
 
 def test_score_leaves_every_samples_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", str(run)]) == 0
-    assert "scores.npz" in capsys.readouterr().out
-    with np.load(run / "scores.npz", allow_pickle=False) as scores:
-        assert {scores[name].shape for name in scores.files} == {(64,)}
-        # Independent identities: the norm is at most sqrt(2) (1 - p_y), at least (1 - p_y).
-        miss = 1 - np.exp(-scores["loss"].astype(np.float64))
-        assert (scores["grad_norm"] <= np.sqrt(2) * miss + 1e-6).all()
-        assert (scores["grad_norm"] >= miss - 1e-6).all()
-        assert (scores["correct"] == (scores["margin"] > 0)).all()
+    assert "scores.parquet" in capsys.readouterr().out
+    names = ["loss", "grad_norm", "margin", "correct", "el2n"]
+    scores = score_file.read(run / "scores.parquet", names, 0, 64, 64)
+    # Independent identities: the norm is at most sqrt(2) (1 - p_y), at least (1 - p_y).
+    miss = 1 - np.exp(-scores["loss"].astype(np.float64))
+    assert (scores["grad_norm"] <= np.sqrt(2) * miss + 1e-6).all()
+    assert (scores["grad_norm"] >= miss - 1e-6).all()
+    assert (scores["correct"] == (scores["margin"] > 0)).all()
+    assert (scores["el2n"] == scores["grad_norm"]).all()
+    made = score_file.made(run / "scores.parquet")
+    assert (made["model"], made["data"]) == ("cnn", SMALL["data"])
+    assert (made["epochs"], made["seeds"]) == (2, [0])
+
+
+def test_a_model_scores_a_set_it_was_not_trained_on(run: Path) -> None:
+    other = "synthetic:40,1,8,8,4"
+    assert cli.main(["score", str(run), "--data", other, "--limit", "30"]) == 0
+    path = run / "scores-of-synthetic-40-1-8-8-4.parquet"
+    labels = open_dataset(other, train=True, limit=30).labels
+    assert score_file.read(path, ["loss"], 0, 30, 30, labels)["loss"].shape == (30,)
+    assert score_file.made(path)["trained_on"] == SMALL["data"]
+
+
+def test_what_a_run_noted_over_its_epochs_is_in_its_score_file(tmp_path: Path) -> None:
+    options = ["--policy", "forgetting", "--policy_options.opening", "2", "--epochs", "3"]
+    command = ["train", *QUICK, *options, "--runs", str(tmp_path), "--name", "noted"]
+    assert cli.main([*command, "--lr", "2"]) == 0  # so high that samples are forgotten
+    assert cli.main(["score", str(tmp_path / "noted")]) == 0
+    state = checkpoint.read(tmp_path / "noted" / "checkpoint.safetensors", current())["filter"]
+    names = ["forgetting", "learnt"]
+    found = score_file.read(tmp_path / "noted" / "scores.parquet", names, 0, 64, 64)
+    for name in names:
+        assert found[name].tolist() == state["columns"][name].tolist()
+    assert found["learnt"].any() and not found["learnt"].all()
+    # And a run that is given the file chooses as this one did.
+    path = ["--policy_options.scores", str(tmp_path / "noted" / "scores.parquet")]
+    again = ["train", *QUICK, "--policy", "forgetting", *path, "--epochs", "1"]
+    assert cli.main([*again, "--runs", str(tmp_path), "--name", "again"]) == 0
+    digests = [
+        json.loads(line)["mask_digest"]
+        for name in ("noted", "again")
+        for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1:]
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_limit_without_data_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["score", str(run), "--limit", "5"]) == 2
+    assert "limit says how much to score of another set" in capsys.readouterr().err
 
 
 def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,31 @@ def loss_curvature(rate: float) -> Field:
     return _curvature(rate)
 
 
+def average(of: str, name: str | None = None) -> Field:
+    """The mean of all observations; +inf before the first."""
+    if of not in OBSERVABLE or of == "correct":
+        raise InputError(f"no average of {of!r}; use loss, grad_norm, confidence or margin")
+    return _mean(name or f"{of}_average", of)
+
+
+def first(count: int, field: Field) -> Field:
+    """`field` of the first `count` observations of each sample: later ones do not change it.
+
+    For a choice that is made once, in the opening epochs of a run, and must never drift.
+    """
+    if count < 1:
+        raise InputError(f"field {field.name!r} needs at least 1 observation, not {count}")
+
+    def update(old: Columns, seen: Columns) -> NDArray[Any]:
+        settled = old["observations"] >= count
+        fresh = np.array(field.update(old, seen))
+        fresh[settled] = old[field.name][settled]
+        return fresh
+
+    # The rule reads its own old value, which every column can: it is asked for by nobody else.
+    return replace(field, update=update, requires=(*field.requires, "observations"))
+
+
 def resolve(fields: Any) -> tuple[Field, ...]:
     """The fields asked for (names or `Field`), and those they require, each once."""
     given = {field.name: field for field in fields if isinstance(field, Field)}

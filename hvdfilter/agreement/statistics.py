@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ from hvdfilter.errors import InputError
 
 _CHUNK = 1 << 20
 _HALF = 27  # the low part of a 53-bit mantissa, so that a chunk's sums stay exact in float64
+
+
+class Sums(Protocol):
+    """Ranks that can add integers: all that quantiles need of a `Collective`."""
+
+    def allreduce(self, array: NDArray[Any], /) -> NDArray[Any]:
+        """The sum over the ranks; collective."""
 
 
 def exact_sum(values: NDArray[Any], collective: Collective) -> tuple[Fraction, int]:
@@ -75,7 +82,7 @@ def moments(values: NDArray[np.float32], collective: Collective) -> tuple[float,
 
 
 def quantiles(
-    values: NDArray[np.float32], q: Iterable[float], collective: Collective
+    values: NDArray[np.float32], q: Iterable[float], collective: Sums
 ) -> NDArray[np.float32]:
     """Quantiles of the float32 values of all ranks, all in the same three rounds; collective.
 
@@ -95,7 +102,7 @@ def quantiles(
 
 
 def kth_largest(
-    keys: NDArray[np.float32], places: NDArray[np.int64], collective: Collective
+    keys: NDArray[np.float32], places: NDArray[np.int64], collective: Sums
 ) -> NDArray[np.float32]:
     """The keys at ``places`` (0 is the largest) of all ranks' keys; 3 allreduces; collective."""
     paths: list[tuple[int, ...]] = [()] * places.size

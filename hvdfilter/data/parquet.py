@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hvdfilter.data.arrow import pyarrow_module, reading
 from hvdfilter.data.encoded import Source, describe, fits_in_memory, open_encoded
 from hvdfilter.data.folder import parse_folder
 from hvdfilter.data.images import STATISTICS_SAMPLES, Description, Images, check_labels
 from hvdfilter.data.store import InMemory, Rows, store
 from hvdfilter.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
 
 _USAGE = "parquet:DIR[,SIZE]"
 _IMAGE_COLUMNS = ("image", "img")
@@ -84,7 +79,7 @@ def _open_shards(folder: Path, train: bool) -> list[_Shard]:
 
 
 def _open_shard(path: Path) -> _Shard:
-    with _reading(path) as file:
+    with reading(path) as file:
         schema = file.schema_arrow
         image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
@@ -93,7 +88,7 @@ def _open_shard(path: Path) -> _Shard:
             raise InputError(
                 f"{path}: has no column `{wanted}`, only {', '.join(schema.names)}; rename one."
             )
-        types = _pyarrow().types
+        types = pyarrow_module().types
         kind = schema.field(image).type
         if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
@@ -125,7 +120,7 @@ def _labels(shards: list[_Shard], limit: int | None) -> Iterator[np.ndarray]:
     """int64 labels of each shard, up to `limit` rows in all."""
     left = sum(shard.rows for shard in shards) if limit is None else limit
     for shard in shards:
-        with _reading(shard.path) as file:
+        with reading(shard.path) as file:
             column = file.read(columns=[shard.label]).column(0)
         if column.null_count:
             row = column.is_null().index(True).as_py()
@@ -148,11 +143,11 @@ def _images(shards: list[_Shard], count: int) -> Iterator[bytes]:
         if count <= 0:
             return
         row = 0
-        with _reading(shard.path) as file:
+        with reading(shard.path) as file:
             # Batches stop as soon as enough rows were read; row groups behind them stay on disk.
             for batch in file.iter_batches(_BLOCK, columns=[shard.image]):
                 column = batch.column(0)
-                if _pyarrow().types.is_struct(column.type):
+                if pyarrow_module().types.is_struct(column.type):
                     column = column.field("bytes")
                 for image in column[:count].to_pylist():
                     if image is None:
@@ -176,29 +171,3 @@ def _identity(shards: list[_Shard], count: int) -> str:
         (str(s.path.resolve()), s.path.stat().st_size, s.path.stat().st_mtime_ns) for s in shards
     ]
     return json.dumps([facts, shards[0].image, count])
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[pq.ParquetFile]:
-    """The opened file, with pyarrow's errors turned into a sentence that names it."""
-    pyarrow = _pyarrow()
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).split("\n")[0].rstrip(". ")
-        raise InputError(
-            f"{path}: is no parquet file, or a damaged one ({reason}); fetch it again."
-        ) from error
-
-
-def _pyarrow() -> ModuleType:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise InputError(
-            "parquet needs pyarrow, which is not installed: pip install 'hvdfilter[data]'."
-        ) from error
-    return pyarrow

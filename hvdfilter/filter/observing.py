@@ -44,6 +44,8 @@ class Observer:
         self._book, self._tally, self._policy = book, tally, policy.name
         self._weights = weights
         self._needed = frozenset(book.observed) if policy.columns else frozenset()
+        # A score that must be given to `update`, if the policy chooses by one.
+        self._own = next((name for name in policy.own_scores if name in self._needed), None)
         self._deferred = DeferredCheck()
         # How the last batch was scored, and so what is scored without training on it.
         self._criterion = Criterion()
@@ -67,6 +69,12 @@ class Observer:
         knows of are told by `overdue`.
         """
         noted = torch.is_grad_enabled()
+        if noted and self._own:
+            raise InputError(
+                f"policy {self._policy!r} needs {self._own} of the whole model, which filt.loss "
+                f"does not make: use filt.update(losses, ids, {self._own}=...), of hf.GradNorm, or "
+                "a score file"
+            )
         rows, targets, each = to_classes(logits, labels)
         if noted:
             self._tally.check_open()

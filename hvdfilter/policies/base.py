@@ -97,13 +97,17 @@ class Policy(ABC):
     """A rule for what to keep. Subclasses are frozen dataclasses: their fields are the options.
 
     name: what it is called in commands and sentences; the class's own where none is given.
-    columns: names of the score-book columns it plans from (none: it needs no scores).
+    columns: names of the score-book columns it plans from, or `Field` objects (none: it needs no
+    scores).
+    own_scores: observed values that only `filt.update` can bring, for those that `filt.loss` notes
+    under the same name are others.
     rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
     scale_lr: multiply the rate by 1 / (1 - F*), F* the fraction really hidden.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
+    own_scores: ClassVar[tuple[str, ...]] = ()
     rescores: ClassVar[bool] = False
     scale_lr: bool = False
 

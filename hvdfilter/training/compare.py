@@ -17,7 +17,7 @@ from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.training import ring
 from hvdfilter.training.config import TrainConfig
-from hvdfilter.training.loop import Trainer
+from hvdfilter.training.loop import Trainer, begin
 from hvdfilter.training.preemption import Watch
 
 # Called on every rank after every step: (policy, epoch, step, steps of the epoch).
@@ -61,14 +61,14 @@ def compare(
             raise InputError("policy=full is what others are compared with: choose another")
         if config.resume:
             raise InputError("a comparison cannot be resumed: start it without --resume")
-    subject = Trainer(_named(config, config.policy), world)
+    # No warning is watched for: a checkpoint of one run of three would be of no use.
+    watch = Watch()
+    subject = begin(_named(config, config.policy), world, watch, partial(progress, config.policy))
     runs = {config.policy: subject, "full": Trainer(_named(config, "full"), world)}
     if config.policy != "random":
         policy = AsMany(subject.filter, scale_lr=subject.filter.policy.scale_lr)
         options = {"as_many_as": subject.folder.path.name}
         runs["random"] = Trainer(_named(config, "random", options), world, policy)
-    # No warning is watched for: a checkpoint of one run of three would be of no use.
-    watch = Watch()
     for epoch in range(config.epochs):
         for name in _turns(runs, epoch):
             report(name, runs[name].run_epoch(watch, partial(progress, name)))

@@ -18,7 +18,7 @@ from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, ring
+from hvdfilter.training import checkpoint, opening, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
@@ -58,20 +58,42 @@ def train(
     with world.collective.errors_shared():
         config.check()
         policies.make(config.policy, **config.policy_options)
-    trainer = Trainer(config, world)
     with Watch() as watch:
-        return trainer.run(watch, progress, report)
+        return begin(config, world, watch, progress).run(watch, progress, report)
+
+
+def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -> Trainer:
+    """Collective. The trainer of a run, whose policy may first have other models trained.
+
+    Raises as `train` does.
+    """
+    with world.collective.errors_shared():
+        policy = policies.make(config.policy, **config.policy_options)
+        opening.check(policy, config.epochs)
+    if not opening.several(policy):
+        return Trainer(config, world, policy)
+    folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
+
+    def start(other: TrainConfig, policy: policies.Policy) -> Trainer:
+        return Trainer(other, world, policy)
+
+    policy = opening.prepare(config, policy, folder.path, start, watch, progress, world)
+    return Trainer(config, world, policy, folder)
 
 
 class Trainer:
     """The state of one run: data, model, optimiser, filter, and how far it has come.
 
-    policy: by default made as `config` says. Several may live in one process, if they take turns:
-    between two epochs nothing of a run is under way.
+    policy: by default made as `config` says. folder: of the run, where it is open already. Several
+    may live in one process, if they take turns: between two epochs nothing of a run is under way.
     """
 
     def __init__(
-        self, config: TrainConfig, world: World, policy: policies.Policy | None = None
+        self,
+        config: TrainConfig,
+        world: World,
+        policy: policies.Policy | None = None,
+        folder: RunFolder | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
@@ -89,7 +111,7 @@ class Trainer:
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
         self.test_loader = self._loader(self.test_set, mine, FORWARD_BATCHES)
-        self.folder = RunFolder.open(  # last: a mistake above leaves no folder
+        self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0

@@ -1,6 +1,7 @@
 """Score every training sample with the model of a finished run: `hvdfilter score RUN`.
 
-Leaves `scores.npz` in the run folder: one array a score, indexed by sample id.
+Leaves `scores.parquet` in the run folder, a score file (hvdfilter.policies.score_file) from which
+static policies choose.
 """
 
 from __future__ import annotations
@@ -10,38 +11,74 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hvdfilter import models, scoring
 from hvdfilter.agreement import KeepMask, ScoreBook
-from hvdfilter.data import Normalize, make_loader, open_dataset
+from hvdfilter.data import Images, Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.filter.ids import name_ids
 from hvdfilter.filter.sampler import ShardSampler
+from hvdfilter.policies import score_file
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.record import recorded
 from hvdfilter.training.run_folder import read_config
+from hvdfilter.world import World
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
+FILE = "scores.parquet"
 
 
-def score_run(run: Path) -> Path:
+def score_run(run: Path, data: str | None = None, limit: int | None = None) -> Path:
     """Collective. Forward pass in eval mode over the training set; returns the file written.
 
-    The file holds `loss`, `grad_norm`, `confidence`, `margin` (float32 [N]), `correct` (bool [N])
-    and `labels` (int64 [N]). Raises `InputError` on every rank when `run` is no finished run.
+    The file holds the columns `COLUMNS`, `el2n` (the gradient norm of this one model), and what
+    the run itself noted of each sample that a static policy chooses by, such as `forgetting`.
+
+    data: another set to score, such as what a hold-out model was not trained on, written to
+    `scores-of-NAME.parquet`; limit: only its first samples. Raises `InputError` on every rank when
+    `run` is no finished run.
     """
     world = ring.start()
     with world.collective.errors_shared():
         config = read_config(run)
-        data = recorded(config, "data", "data", run)
+        own = recorded(config, "data", "data", run)
         architecture = recorded(config, "model", "architecture", run)
-        images = open_dataset(data, train=True, limit=config["limit"])
-        channels, height, _ = images.shape
-        model = models.make(architecture, channels, images.num_classes, height)
+        trained = open_dataset(own, train=True, limit=config["limit"])
+        images = trained
+        if data is not None:  # normalised as the model has learnt to see
+            images = open_dataset(data, train=True, limit=limit, like=trained)
+        elif limit is not None:
+            raise InputError("limit says how much to score of another set: give data too")
+        channels, height, _ = trained.shape
+        model = models.make(architecture, channels, trained.num_classes, height)
     state = checkpoint.read(run / "checkpoint.safetensors", world)
     model.load_state_dict(state["model"])
-    prepare = Normalize(images.mean, images.std)
+    prepare = Normalize(trained.mean, trained.std)
     forward = torch.nn.Sequential(prepare, model).to(world.device).eval()
+    book = _scored(forward, images, config, world)
+    columns = {name: book.column(name) for name in COLUMNS}
+    columns["el2n"] = columns["grad_norm"]
+    if data is None:
+        columns |= _noted(state["filter"], book)
+    path = run / (FILE if data is None else f"scores-of-{_plain(data)}.parquet")
+    made = {
+        "model": architecture,
+        "data": data or own,
+        "run": run.name,
+        "trained_on": own,
+        "epochs": state["epoch"],
+        "seeds": [config["seed"]],
+        "torch": torch.__version__,
+    }
+    labels = images.labels[book.start : book.start + book.length]
+    score_file.write(path, columns, labels, len(images), made, world.collective)
+    return path
+
+
+def _scored(
+    forward: torch.nn.Module, images: Images, config: dict[str, Any], world: World
+) -> ScoreBook:
     shard = ShardSampler(
         KeepMask.full(len(images)), rank=world.rank, size=world.size, seed=0, shuffle=False
     )
@@ -55,10 +92,20 @@ def score_run(run: Path) -> Path:
                 raise name_ids(refused, ids) from None
             book.observe(ids, scores)
     book.exchange()
-    columns = book.gather()
-    path = run / "scores.npz"
-    with world.collective.errors_shared():
-        if world.rank == 0:
-            arrays: dict[str, Any] = {name: columns[name] for name in COLUMNS}
-            np.savez(path, labels=images.labels, **arrays)
-    return path
+    return book
+
+
+def _noted(saved: dict[str, Any], book: ScoreBook) -> dict[str, NDArray[Any]]:
+    """What the run noted of the samples of this rank's block, one number a sample."""
+    mine = slice(book.start, book.start + book.length)
+    columns = {name: np.asarray(column) for name, column in saved["columns"].items()}
+    return {
+        name: column[mine].astype(bool if column.dtype == bool else np.float32)
+        for name, column in columns.items()
+        if name in score_file.AGGREGATES and column.ndim == 1
+    }
+
+
+def _plain(data: str) -> str:
+    """A data set's name as part of a file's."""
+    return "".join(c if c.isalnum() else "-" for c in data).strip("-")

@@ -74,3 +74,37 @@ def test_unusable_fields_are_refused():
         fields.resolve([odd])
     with pytest.raises(InputError, match="no moving average of 'correct'"):
         fields.moving_average("correct", 0.5)
+
+
+PLAIN = {
+    "el2n": fields.average("grad_norm", "el2n"),
+    "aum": fields.average("margin", "aum"),
+    **{name: fields.FIELDS[name] for name in ("forgetting", "learnt", "dyn_unc", "loss")},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_field_of_the_first_observations_stays_as_it_was_then(name, count):
+    rng = np.random.default_rng(count)
+    scores = {of: rng.uniform(0.1, 2, 15).tolist() for of in ("loss", "grad_norm", "margin")}
+    scores["correct"] = (rng.uniform(size=15) < 0.5).tolist()
+    plain = after([PLAIN[name]], **scores)
+    frozen = after([fields.first(count, PLAIN[name])], **scores)
+    for epoch, row in enumerate(frozen):
+        assert row[name] == plain[min(epoch, count - 1)][name]
+    if name in ("el2n", "loss"):  # and it would not have stayed by itself
+        assert plain[-1][name] != plain[count - 1][name]
+
+
+def test_average_is_the_mean_of_what_was_seen():
+    norms = [1.0, 0.25, 0.4]
+    rows = after([PLAIN["el2n"]], grad_norm=norms)
+    assert [row["el2n"] for row in rows] == pytest.approx(np.cumsum(norms) / [1, 2, 3])
+
+
+def test_fields_that_cannot_be_are_refused():
+    with pytest.raises(InputError, match="'el2n' needs at least 1 observation, not 0"):
+        fields.first(0, PLAIN["el2n"])
+    with pytest.raises(InputError, match="no average of 'correct'"):
+        fields.average("correct")
