@@ -117,7 +117,10 @@ def policy_table() -> None:
     table = _table("policy", "options", "what it does")
     for row in policies.describe():
         table.add_row(*row)
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    every = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
+    console.print(f"every policy also takes {every}", highlight=False, markup=False)
 
 
 def _console() -> Console:
