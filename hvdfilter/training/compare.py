@@ -59,6 +59,8 @@ def compare(
         policies.make(config.policy, **config.policy_options)
         if config.policy == "full":
             raise InputError("policy=full is what others are compared with: choose another")
+        if config.budget_seconds is not None:
+            raise InputError("budget_seconds is for train: runs that are compared share the clock")
         if config.resume:
             raise InputError("a comparison cannot be resumed: start it without --resume")
     subject = Trainer(_named(config, config.policy), world)
