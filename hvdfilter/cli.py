@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 0 when all went well, 2 for bad input."""
     parser = _parser()
     try:
-        options = parser.parse_args(argv)
+        options = parser.parse_args(_spelled(sys.argv[1:] if argv is None else argv))
     except ArgumentError as error:
         return _refuse(_sentence(error))
     try:
@@ -78,8 +78,8 @@ def _parser() -> ArgumentParser:
 
 def _train(options: Namespace) -> int:
     from hvdfilter.report.screen import Screen
-    from hvdfilter.training.loop import train
     from hvdfilter.training.preemption import Preempted
+    from hvdfilter.training.start import train
     from hvdfilter.world import current
 
     config = _train_config(options)
@@ -154,6 +154,16 @@ _COMMANDS = {
     "policies": _policies,
     "doctor": _doctor,
 }
+
+
+def _spelled(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--batch-size` written as the field it means, `--batch_size`."""
+    known, words = {field.name for field in fields(TrainConfig)}, list(argv)
+    for at, word in enumerate(words):
+        name, rest = re.split(r"(?=[.=])", word + "=", maxsplit=1)
+        if word.startswith("--") and name[2:].replace("-", "_") in known:
+            words[at] = "--" + name[2:].replace("-", "_") + rest[:-1]
+    return words
 
 
 def _sentence(error: ArgumentError) -> str:

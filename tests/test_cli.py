@@ -101,6 +101,20 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["policies"]) == 0
     said = capsys.readouterr().out
     assert "kakurenbo" in said and "tau=0.7" in said
+    assert "every policy also takes class_floor=0.0" in said
+
+
+def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
+    # Set in YAML and on the command line; a schedule's text survives both.
+    file = tmp_path / "run.yaml"
+    options = {"fraction": "steps:0.5@0,0.25@0.5", "warmup": 1}
+    own = "tests.policies.test_limited:Toy"
+    run = {**SMALL, "epochs": 4, "policy": own, "policy_options": options, "name": "one"}
+    file.write_text(yaml.safe_dump({**run, "runs": str(tmp_path)}))
+    more = ["--policy_options.anneal", "0.25", "--policy_options.class_floor", "0.1"]
+    assert cli.main(["train", "--config", str(file), *more]) == 0
+    text = (tmp_path / "one" / "metrics.jsonl").read_text()
+    assert [json.loads(line)["kept"] for line in text.splitlines()] == [64, 32, 48, 64]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,9 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--polcy", "full"], "did you mean 'policy'"),
         (["train", "--policy_options.name", "x"], "has no option 'name'"),
         (["train", "--lr", "1e400"], "lr"),
+        (["train", "--budget-seconds", "0"], "budget_seconds=0.0 must be positive"),
+        (["train", "--budget_seconds", "9", "--policy", "full"], "needs a policy with the option"),
+        (["compare", "--budget_seconds", "9", *QUICK], "budget_seconds is for train"),
         (["train", "--weight_decay", "-1"], "weight_decay=-1.0 must not be negative"),
         (["train", "--config", "/no/such.yaml"], "/no/such.yaml"),
         (["train", "--epoch", "3"], "did you mean 'epochs'"),
@@ -117,6 +134,7 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--batch_size", "0"], "batch_size=0 must be at least 1"),
         (["train", "--resume", "true"], "add --name NAME"),
         (["train", "--policy_options.kep", "0.5"], "no option 'kep': did you mean 'keep'"),
+        (["train", "--policy_options.noise_guard", "2"], "noise_guard=2.0 must be a share"),
         (["train", "--policy_options.keep", "1.5"], "must be a fraction in (0, 1]"),
         (["train", "--data", "digit"], "did you mean digits"),
         (["train", "--model", "resnet19", *QUICK], "did you mean resnet9?"),

@@ -13,9 +13,12 @@ from hvdfilter.policies import (
     uniform,
 )
 from hvdfilter.policies.base import Plan, Policy, View
+from hvdfilter.policies.limited import COMMON, Limited
 from hvdfilter.policies.registry import available, describe, get, make, register
 
 __all__ = [
+    "COMMON",
+    "Limited",
     "Plan",
     "Policy",
     "View",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies.base import Policy, option_names
+from hvdfilter.policies.limited import COMMON, Limited
 from hvdfilter.registry import Registry, nearest
 
 P = TypeVar("P", bound=Policy)
@@ -48,17 +49,24 @@ def get(name: str) -> type[Policy]:
 def make(name: str, /, **options: Any) -> Policy:
     """Build the policy `name`, or the one at `MODULE:CLASS`, with `options`.
 
+    options: its own, and those of `Limited`, which every policy takes; one that both have is the
+    policy's. Without any of `Limited` the result is the policy itself.
+
     Raises `InputError` for an unknown name or option (with the nearest one that exists), an
     option of the wrong type, or a value the policy refuses.
     """
     policy = get(name)
     known = option_names(policy)
-    types = get_type_hints(policy)
+    types = {**get_type_hints(Limited), **get_type_hints(policy)}
+    own: dict[str, Any] = {}
+    common: dict[str, Any] = {}
     for option, value in options.items():
-        if option not in known:
-            raise InputError(f"policy {name!r} has no option {option!r}{_hint(option, known)}")
-        options[option] = _typed(name, option, value, types[option])
-    return policy(**options)
+        if option not in known and option not in COMMON:
+            every = known + [other for other in COMMON if other not in known]
+            raise InputError(f"policy {name!r} has no option {option!r}{_hint(option, every)}")
+        (own if option in known else common)[option] = _typed(name, option, value, types[option])
+    made = policy(**own)
+    return Limited(made, **common) if common else made
 
 
 def describe() -> list[tuple[str, str, str]]:

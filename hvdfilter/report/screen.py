@@ -73,6 +73,8 @@ class Screen:
                 markup=False,
                 soft_wrap=True,
             )
+            for sentence in _budget(record.get("budget")):
+                self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def table(self, folder: Path) -> None:
         """The finished run, beside a `full` run of the same work if there is one."""
@@ -117,7 +119,27 @@ def policy_table() -> None:
     table = _table("policy", "options", "what it does")
     for row in policies.describe():
         table.add_row(*row)
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    every = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
+    console.print(f"every policy also takes {every}", highlight=False, markup=False)
+
+
+def _budget(said: Mapping[str, Any] | None) -> list[str]:
+    """What an epoch's line says below it of the run's wall-clock budget."""
+    if said is None:
+        return []
+    if "error" in said:
+        sentence = (
+            f"training took {said['predicted']:.1f} s of its budget of {said['seconds']:g} s; "
+            f"its end as predicted after the first epoch was wrong by {said['error']:+.1%}"
+        )
+    else:
+        sentence = (
+            f"{said['elapsed']:.1f} s of the budget of {said['seconds']:g} s are spent: the end is "
+            f"predicted at {said['predicted']:.1f} s, with keep={said['keep']:.3f} from here on"
+        )
+    return [*([said["warning"]] if "warning" in said else []), sentence]
 
 
 def _console() -> Console:

@@ -17,8 +17,9 @@ from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.training import ring
 from hvdfilter.training.config import TrainConfig
-from hvdfilter.training.loop import Trainer, begin
+from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
+from hvdfilter.training.start import begin
 
 # Called on every rank after every step: (policy, epoch, step, steps of the epoch).
 Progress = Callable[[str, int, int, int], None]
@@ -59,6 +60,8 @@ def compare(
         policies.make(config.policy, **config.policy_options)
         if config.policy == "full":
             raise InputError("policy=full is what others are compared with: choose another")
+        if config.budget_seconds is not None:
+            raise InputError("budget_seconds is for train: runs that are compared share the clock")
         if config.resume:
             raise InputError("a comparison cannot be resumed: start it without --resume")
     # No warning is watched for: a checkpoint of one run of three would be of no use.

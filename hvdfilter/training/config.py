@@ -29,6 +29,9 @@ class TrainConfig:
     warmup_epochs: epochs of linear warm-up from a tenth of the peak rate; by default a tenth of
         all epochs, at most 5.
     seed: of initialisation, order, augmentation and every policy.
+    budget_seconds: wall-clock seconds in which training is to end, from the opening of the data
+        on: the policy's keep is chosen anew each epoch, not below policy_options.keep (0.3 where
+        that is not given).
     limit: use only the first samples of the training and test sets.
     workers: processes that load data on each rank; 0 loads in the training process.
     runs: folder that holds the run folders.
@@ -48,6 +51,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     warmup_epochs: float | None = None
     seed: int = 0
+    budget_seconds: float | None = None
     limit: int | None = None
     workers: int = 0
     runs: Path = Path("runs")
@@ -61,6 +65,9 @@ class TrainConfig:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit} must be at least 1 sample")
+        budget = self.budget_seconds
+        if budget is not None and not (budget > 0 and math.isfinite(budget)):
+            raise InputError(f"budget_seconds={budget} must be positive")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise InputError(f"lr={self.lr} must be positive")
         if not 0 <= self.momentum < 1:

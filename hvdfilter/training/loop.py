@@ -6,6 +6,7 @@ and decide lives in the modules it calls.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, opening, ring
+from hvdfilter.training import checkpoint, ring
+from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
@@ -44,43 +46,6 @@ class Result:
     last: dict[str, Any]
 
 
-def train(
-    config: TrainConfig,
-    progress: Progress = lambda epoch, step, steps: None,
-    report: Report = lambda record: None,
-) -> Result:
-    """Collective. Train as `config` says.
-
-    Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
-    scheduler asked any rank to stop.
-    """
-    world = ring.start()
-    with world.collective.errors_shared():
-        config.check()
-        policies.make(config.policy, **config.policy_options)
-    with Watch() as watch:
-        return begin(config, world, watch, progress).run(watch, progress, report)
-
-
-def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -> Trainer:
-    """Collective. The trainer of a run, whose policy may first have other models trained.
-
-    Raises as `train` does.
-    """
-    with world.collective.errors_shared():
-        policy = policies.make(config.policy, **config.policy_options)
-        opening.check(policy, config.epochs)
-    if not opening.several(policy):
-        return Trainer(config, world, policy)
-    folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
-
-    def start(other: TrainConfig, policy: policies.Policy) -> Trainer:
-        return Trainer(other, world, policy)
-
-    policy = opening.prepare(config, policy, folder.path, start, watch, progress, world)
-    return Trainer(config, world, policy, folder)
-
-
 class Trainer:
     """The state of one run: data, model, optimiser, filter, and how far it has come.
 
@@ -95,11 +60,17 @@ class Trainer:
         policy: policies.Policy | None = None,
         folder: RunFolder | None = None,
     ) -> None:
+        started = time.perf_counter()
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
+        policy = policy or policies.make(config.policy, **config.policy_options)
+        self.budget: Budget | None = None
+        if config.budget_seconds is not None:
+            self.budget = Budget(config, policy, len(self.train_set), world, started)
+            policy = self.budget.policy
         self.filter = Filter(
             len(self.train_set),
-            policy or policies.make(config.policy, **config.policy_options),
+            policy,
             epochs=config.epochs,
             world=world,
             labels=self.train_set.labels,
@@ -155,6 +126,8 @@ class Trainer:
         record["seconds"], record["bytes_sent"] = costs.take()
         worked = np.array([record["seconds"].pop("cpu")])
         record["cpu_seconds"] = float(self.world.collective.allreduce(worked, "sum")[0])
+        if self.budget is not None:
+            record["budget"] = self.budget.end_epoch(record)
         self.folder.append(record)
         self.epoch, self.step, self.loss_sum, self._resumed_at = self.epoch + 1, 0, 0.0, 0
         return record
@@ -279,6 +252,7 @@ class Trainer:
             "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
             "seconds": dict(self.filter.costs.seconds),
             "bytes_sent": dict(self.filter.costs.bytes),
+            "budget": None if self.budget is None else self.budget.state(),
         }
         checkpoint.write(self.folder.checkpoint, state, self.world)
 
@@ -294,6 +268,8 @@ class Trainer:
         self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
         if self.step > 0:  # the part of the epoch that is done has had its costs
             self.filter.costs.restore(state["seconds"], state["bytes_sent"])
+        if self.budget is not None:
+            self.budget.restore(state["budget"])
         self.folder.forget_after(self.epoch)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Policy, score_file
 from hvdfilter.policies.static import Static
+from hvdfilter.policies.wrapping import innermost, with_innermost
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import read_metrics
@@ -31,14 +32,16 @@ Start = Callable[[TrainConfig, Policy], Any]
 
 def several(policy: Policy) -> bool:
     """Whether `policy` needs models that nobody has trained yet."""
-    return isinstance(policy, Static) and not policy.scores and getattr(policy, "seeds", 1) > 1
+    inner = innermost(policy)
+    return isinstance(inner, Static) and not inner.scores and getattr(inner, "seeds", 1) > 1
 
 
 def check(policy: Policy, epochs: int) -> None:
     """Refuse an opening as long as the run: its models would be trained for nothing."""
-    if several(policy) and policy.opening >= epochs:  # type: ignore[attr-defined]
+    inner = innermost(policy)
+    if several(policy) and inner.opening >= epochs:  # type: ignore[attr-defined]
         raise InputError(
-            f"policy {policy.name!r}: opening={policy.opening} must be "  # type: ignore[attr-defined]
+            f"policy {policy.name!r}: opening={inner.opening} must be "  # type: ignore[attr-defined]
             f"less than epochs={epochs}, of which the models of its seeds train that many"
         )
 
@@ -57,18 +60,19 @@ def prepare(
     run: folder of the run. The models have the seeds after the run's own. Raises `Preempted` of
     `run` when any rank was told to stop.
     """
-    assert isinstance(policy, Static)
+    static = innermost(policy)
+    assert isinstance(static, Static)
     file = run / "opening" / "scores.parquet"
     if world.collective.broadcast(np.array([file.exists()], np.int64))[0]:
-        return replace(policy, scores=str(file))
-    seeds = [config.seed + 1 + number for number in range(getattr(policy, "seeds", 1))]
-    one = replace(policy, seeds=1)  # type: ignore[call-arg]
-    sums = {field.name: np.zeros(()) for field in policy.fields}
+        return with_innermost(policy, replace(static, scores=str(file)))
+    seeds = [config.seed + 1 + number for number in range(getattr(static, "seeds", 1))]
+    one = replace(static, seeds=1)  # type: ignore[call-arg]
+    sums = {field.name: np.zeros(()) for field in static.fields}
     cost = 0.0
     for seed in seeds:
         mine = replace(config, seed=seed, runs=file.parent, name=f"seed-{seed}", resume=True)
         trainer = start(mine, one)
-        while trainer.epoch < policy.opening:
+        while trainer.epoch < static.opening:
             try:
                 trainer.run_epoch(watch, progress)
             except Preempted:
@@ -83,14 +87,14 @@ def prepare(
         "data": config.data,
         "run": run.name,
         "trained_on": config.data,
-        "epochs": policy.opening,
+        "epochs": static.opening,
         "seeds": seeds,
         "cpu_seconds": cost,
         "torch": torch.__version__,
     }
     means = {name: (total / len(seeds)).astype(np.float32) for name, total in sums.items()}
     _write(file, means, trainer, made, world)
-    return replace(policy, scores=str(file))
+    return with_innermost(policy, replace(static, scores=str(file)))
 
 
 def _write(

@@ -119,7 +119,7 @@ STOP_AFTER_TWO_EPOCHS = """
 import sys
 from pathlib import Path
 from hvdfilter.training.config import TrainConfig
-from hvdfilter.training.loop import train
+from hvdfilter.training.start import train
 class Stop(Exception): pass
 def report(record):
     if record["epoch"] == 2:  # the last checkpoint is that of the epoch before

@@ -16,8 +16,8 @@ from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
 from hvdfilter.training import checkpoint
 from hvdfilter.training.config import TrainConfig
-from hvdfilter.training.loop import train
 from hvdfilter.training.preemption import Preempted
+from hvdfilter.training.start import train
 from hvdfilter.world import current
 from tests.policies.static_cases import largest
 

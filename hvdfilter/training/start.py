@@ -1,0 +1,50 @@
+"""Starts a run: options checked on all ranks, other models trained first where it needs them."""
+
+from __future__ import annotations
+
+from hvdfilter import policies
+from hvdfilter.training import budget, opening, ring
+from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.loop import Progress, Report, Result, Trainer
+from hvdfilter.training.preemption import Watch
+from hvdfilter.training.run_folder import RunFolder
+from hvdfilter.world import World
+
+
+def train(
+    config: TrainConfig,
+    progress: Progress = lambda epoch, step, steps: None,
+    report: Report = lambda record: None,
+) -> Result:
+    """Collective. Train as `config` says.
+
+    Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
+    scheduler asked any rank to stop.
+    """
+    world = ring.start()
+    with world.collective.errors_shared():
+        config.check()
+        policy = policies.make(config.policy, **config.policy_options)
+        if config.budget_seconds is not None:
+            budget.check(policy)
+    with Watch() as watch:
+        return begin(config, world, watch, progress).run(watch, progress, report)
+
+
+def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -> Trainer:
+    """Collective. The trainer of a run, whose policy may first have other models trained.
+
+    Raises as `train` does.
+    """
+    with world.collective.errors_shared():
+        policy = policies.make(config.policy, **config.policy_options)
+        opening.check(policy, config.epochs)
+    if not opening.several(policy):
+        return Trainer(config, world, policy)
+    folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
+
+    def start(other: TrainConfig, policy: policies.Policy) -> Trainer:
+        return Trainer(other, world, policy)
+
+    policy = opening.prepare(config, policy, folder.path, start, watch, progress, world)
+    return Trainer(config, world, policy, folder)

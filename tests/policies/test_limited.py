@@ -1,0 +1,356 @@
+"""The options of every policy, against loops over samples, on one to four ranks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvdfilter.agreement import Blocks, random, select, statistics
+from hvdfilter.errors import InputError
+from hvdfilter.policies import Limited, Plan, Policy, View, floor, guard, make
+from tests.agreement.worlds import ThreadCollective, run_world
+
+RANKS = (1, 2, 3, 4)
+SEED = 5
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Toy(Policy):
+    """One policy of each form a plan can have, over column `loss`."""
+
+    name: ClassVar[str] = "toy"
+    columns: ClassVar[tuple[str, ...]] = ("loss",)
+    form: str = "budget"
+    keep: float = 0.5
+
+    def plan(self, view: View) -> Plan:
+        n, ids, loss = view.num_samples, view.ids, view.column("loss")
+        coin = view.uniform(view.epoch) < self.keep
+        key = np.where(np.isfinite(loss), loss, 0).astype(np.float32)
+        weight = (1 + ids % 3).astype(np.float32)
+        if self.form == "coin":  # Bernoulli: all keys tie
+            return Plan(np.zeros_like(key), 0, coin, weight=weight)
+        if self.form == "nothing":
+            return Plan(np.zeros_like(key), 0)
+        if self.form == "draws":  # with replacement: all are kept, some drawn zero times
+            return Plan(key, 0, ids % 2 == 0, weight=weight, repeats=ids % 3)
+        if self.form == "groups":
+            return Plan(key, np.array([n // 5, 0, n]), coin, groups=ids * 7 % 3)
+        if self.form == "mean":
+            middle, (median,) = view.mean("loss"), view.quantiles("loss", [0.5])
+            return Plan(np.full_like(key, median), 0, loss > middle)
+        return Plan(key, int(self.keep * n))
+
+
+def columns_of(n: int, seed: int = 0) -> Columns:
+    """Losses of many ties, some samples never observed, one class that is rare."""
+    rng = np.random.default_rng(seed)
+    loss = rng.exponential(size=n).round(1).astype(np.float32)
+    age = rng.choice([-1, 1, 2], n, p=[0.1, 0.7, 0.2]).astype(np.int16)
+    loss[age == -1] = np.inf
+    labels = rng.choice([-1, 0, 1, 2, 5], n, p=[0.05, 0.5, 0.3, 0.1, 0.05])
+    return {"loss": loss, "age": age, "correct": rng.uniform(size=n) < 0.6, "label": labels}
+
+
+@dataclass
+class Outcome:
+    """What all ranks make of a plan, over all samples."""
+
+    kept: np.ndarray
+    key: np.ndarray
+    weight: np.ndarray
+    repeats: np.ndarray
+
+
+def outcome(
+    policy: Policy, columns: Columns, ranks: int, epoch: int = 3, epochs: int = 10
+) -> Outcome:
+    n = len(columns["loss"])
+    blocks = Blocks(n, ranks)
+
+    def body(collective: ThreadCollective) -> Outcome:
+        start, stop = blocks.start(collective.rank), blocks.stop(collective.rank)
+        mine = {name: column[start:stop] for name, column in columns.items()}
+
+        def quantiles(name: str, q: list[float]) -> np.ndarray:
+            return statistics.quantiles(mine[name][np.isfinite(mine[name])], q, collective)
+
+        view = View(
+            epoch,
+            epochs,
+            n,
+            start,
+            stop,
+            SEED,
+            mine.__getitem__,
+            lambda name: statistics.mean(mine[name], collective),
+            quantiles,
+            mine["label"],
+            collective.allreduce,
+            collective.exscan,
+        )
+        plan = policy.plan(view)
+        kept = select(plan.key, plan.keep, blocks, collective, groups=plan.groups)
+        kept |= False if plan.always is None else plan.always
+        ones = np.ones(stop - start)
+        repeats = ones if plan.repeats is None else plan.repeats
+        return Outcome(
+            kept & (repeats > 0), plan.key, ones if plan.weight is None else plan.weight, repeats
+        )
+
+    parts = run_world(ranks, body)
+    return Outcome(
+        *(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0]))
+    )
+
+
+def floored_by_hand(inner: Outcome, always: np.ndarray, labels: np.ndarray, share: float) -> set:
+    """What the floor adds, class by class and sample by sample."""
+    ties = random.uniform_keys(SEED, 3, np.arange(len(labels)), floor.STREAM)
+    added = set()
+    for label in set(labels.tolist()) - {-1}:
+        members = [i for i in range(len(labels)) if labels[i] == label]
+        need = math.ceil(Fraction(str(share)) * len(members))
+        need -= sum(bool(inner.kept[i]) for i in members)
+        spare = [i for i in members if not inner.kept[i]]
+        spare.sort(key=lambda i: (not always[i], -inner.key[i], -ties[i], i))
+        added |= set(spare[: max(0, need)])
+    return added
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("form", ["budget", "coin", "draws", "groups", "nothing"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_the_floor_adds_what_the_order_would_keep_next(form: str, share: float, ranks: int) -> None:
+    columns = columns_of(97)
+    policy = Toy(form)
+    inner = outcome(policy, columns, 1)
+    always = (np.arange(97) % 2 == 0) & (form == "draws")
+    expected = floored_by_hand(inner, always, columns["label"], share)
+    assert expected or share < 0.5
+    found = outcome(Limited(policy, class_floor=share), columns, ranks)
+    added = found.kept & ~inner.kept
+    assert set(np.flatnonzero(added)) == expected
+    assert (found.kept >= inner.kept).all()
+    assert (found.weight[added] == 1).all() and (found.repeats[added] == 1).all()
+    assert (found.weight[~added] == inner.weight[~added]).all()
+    assert (found.repeats[~added] == inner.repeats[~added]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 3)), min_size=4, max_size=30),
+    share=st.sampled_from([0.01, 0.25, 0.4, 0.5]),
+    ranks=st.sampled_from(RANKS),
+)
+def test_no_class_is_below_its_floor(data: list[tuple[int, int]], share: float, ranks: int) -> None:
+    labels, loss = (np.array(row) for row in zip(*data, strict=True))
+    columns = {"loss": loss.astype(np.float32), "label": labels}
+    policy = Toy("budget", keep=0.5)
+    inner = outcome(policy, columns, 1)
+    found = outcome(Limited(policy, class_floor=share), columns, ranks)
+    never = np.zeros(len(loss), bool)
+    assert set(np.flatnonzero(found.kept & ~inner.kept)) == floored_by_hand(
+        inner, never, labels, share
+    )
+    for label in set(labels.tolist()) - {-1}:
+        of_class = labels == label
+        assert found.kept[of_class].sum() >= math.ceil(share * of_class.sum() - 1e-9)
+
+
+def test_ties_of_the_floor_are_broken_by_chance() -> None:
+    # One class, nothing kept: by id the first half would be added every time. 200 draws of 20
+    # samples at 50 %: chi-square of mean 20 x 0.5 and deviation 3, so 25 is five of them away.
+    columns = {"loss": np.zeros(20, np.float32), "label": np.zeros(20, np.int64)}
+    policy = Limited(Toy("nothing"), class_floor=0.5)
+    times = sum(outcome(policy, columns, 1, epoch, 200).kept.astype(int) for epoch in range(200))
+    assert times.sum() == 200 * 10
+    assert ((times - 100) ** 2 / 100).sum() < 25
+
+
+def guarded_by_hand(columns: Columns, beta: float) -> set[int]:
+    observed = [i for i, age in enumerate(columns["age"]) if age != -1]
+    losses = sorted(columns["loss"][i] for i in observed)
+    limit = losses[math.floor((1 - Fraction(str(beta))) * (len(losses) - 1))]
+    return {i for i in observed if columns["loss"][i] > limit}
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("beta", [0.05, 0.3])
+@pytest.mark.parametrize("n", [41, 97])
+def test_the_guarded_come_last(n: int, beta: float, ranks: int) -> None:
+    columns = columns_of(n)
+    hard = guarded_by_hand(columns, beta)
+    assert 0 < len(hard) <= math.ceil(beta * n)
+    found = outcome(Limited(Toy("budget", keep=0.5), noise_guard=beta), columns, ranks)
+    key = np.where(np.isfinite(columns["loss"]), columns["loss"], 0)
+    by_key = sorted(set(range(n)) - hard, key=lambda i: (-key[i], i))
+    assert set(np.flatnonzero(found.kept)) == set(by_key[: int(0.5 * n)])
+    # A budget above what is left reaches them, in random order.
+    spare = random.uniform01(SEED, 3, np.arange(n), guard.STREAM)
+    wide = outcome(Limited(Toy("budget", keep=0.96), noise_guard=beta), columns, ranks)
+    order = by_key + sorted(hard, key=lambda i: spare[i])
+    assert set(np.flatnonzero(wide.kept)) == set(order[: int(0.96 * n)])
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_the_guarded_are_no_evidence_and_not_kept_always(ranks: int) -> None:
+    columns = columns_of(97)
+    hard = guarded_by_hand(columns, 0.2)
+    loss = columns["loss"]
+    rest = [float(loss[i]) for i in range(97) if i not in hard and np.isfinite(loss[i])]
+    middle = float(sum(map(Fraction, rest)) / len(rest))
+    found = outcome(Limited(Toy("mean"), noise_guard=0.2), columns, ranks)
+    # Never observed ones (a loss of +inf) are above any mean, and not guarded.
+    assert set(np.flatnonzero(found.kept)) == {
+        i for i in range(97) if loss[i] > middle and i not in hard
+    }
+    median = sorted(rest)[(len(rest) - 1) // 2]
+    assert all(found.key[i] == np.float32(median) for i in range(97) if i not in hard)
+    plain = outcome(Toy("mean"), columns, ranks)
+    assert set(np.flatnonzero(plain.kept)) != set(np.flatnonzero(found.kept))
+
+
+def test_equal_losses_and_no_losses_are_not_guarded() -> None:
+    columns = columns_of(30)
+    columns["loss"][:] = 1
+    columns["age"][:] = 1
+    policy = Toy("budget")
+    kept = outcome(policy, columns, 2).kept
+    assert (outcome(Limited(policy, noise_guard=0.5), columns, 2).kept == kept).all()
+    columns["loss"][:], columns["age"][:] = np.inf, -1
+    kept = outcome(policy, columns, 2).kept
+    assert (outcome(Limited(policy, noise_guard=0.5), columns, 2).kept == kept).all()
+
+
+@pytest.mark.parametrize(("epochs", "annealed"), [(30, 4), (90, 12), (100, 13), (8, 1), (7, 1)])
+def test_annealing_is_exact_at_any_number_of_epochs(epochs: int, annealed: int) -> None:
+    # 0.125 of 30, 90 and 100 epochs is 3.75, 11.25 and 12.5; the weights of the policy end with it.
+    columns = columns_of(20)
+    policy = make("tests.policies.test_limited:Toy", form="coin", keep=0.3, anneal=0.125)
+    for epoch in range(epochs):
+        found = outcome(policy, columns, 1, epoch, epochs)
+        everything = epoch >= epochs - annealed
+        assert found.kept.all() == everything
+        assert (found.weight == 1).all() == everything
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+def test_annealing_counts_whole_epochs_whole(share: float) -> None:
+    # 0.1 * 30 and 0.7 * 90 in binary are not whole, and must not become one epoch more.
+    for epochs in (10, 30, 90, 100):
+        exact = math.ceil(Fraction(str(share)) * epochs)
+        policy = Limited(Toy(), anneal=share)
+        full = [policy.trains_everything(epoch, epochs) for epoch in range(epochs)]
+        assert full == [False] * (epochs - exact) + [True] * exact
+
+
+def test_warm_up_trains_everything_at_weight_one() -> None:
+    columns = columns_of(20)
+    policy = Limited(Toy("coin", keep=0.3), warmup=2)
+    found = [outcome(policy, columns, 2, epoch) for epoch in range(3)]
+    assert [f.kept.all() and (f.weight == 1).all() for f in found] == [True, True, False]
+
+
+def test_an_option_that_the_policy_has_is_its_own() -> None:
+    assert make("kakurenbo", warmup=3) == make("kakurenbo", warmup=3)
+    assert not isinstance(make("kakurenbo", warmup=3), Limited)
+    policy = make("kakurenbo", warmup=3, anneal=0.1, keep=0.6)
+    assert policy == Limited(make("kakurenbo", warmup=3, keep=0.6), anneal=0.1)
+    assert (policy.name, policy.rescores, policy.scale_lr) == ("kakurenbo", True, True)
+    assert not isinstance(make("random", keep=0.5), Limited)
+
+
+def test_columns_are_those_needed_each_once() -> None:
+    assert make("full", warmup=1).columns == ()
+    assert make("full", noise_guard=0.1).columns == ("loss", "age")
+    assert make("loss", noise_guard=0.1).columns == ("loss", "age")
+    assert make("random", fraction="accuracy").columns == ("correct",)
+
+
+def hidden(schedule: str, epoch: int, epochs: int, ranks: int = 1, keep: float = 0.6) -> int:
+    policy = make("random", keep=keep, fraction=schedule)
+    return int((~outcome(policy, columns_of(1000), ranks, epoch, epochs).kept).sum())
+
+
+def test_steps_hide_their_share_from_their_start_on() -> None:
+    found = [hidden("steps:0.3@0.1,0.5@0.33,0@0.9", epoch, 100) for epoch in range(100)]
+    assert found == [0] * 10 + [300] * 23 + [500] * 57 + [0] * 10
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 30])
+def test_cosine_falls_to_nothing(epochs: int) -> None:
+    found = [hidden("cosine", epoch, epochs) for epoch in range(epochs)]
+    by_hand = [
+        400 * (1 + math.cos(math.pi * e / (epochs - 1))) / 2 if epochs > 1 else 400
+        for e in range(epochs)
+    ]
+    assert all(math.floor(x + 1e-6) == n for x, n in zip(by_hand, found, strict=True))
+    assert found[0] == 400 and (epochs == 1 or found[-1] == 0)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_accuracy_hides_in_proportion_to_what_is_correct(ranks: int) -> None:
+    correct = int(columns_of(1000)["correct"].sum())
+    assert hidden("accuracy", 3, 10, ranks) == 400 * correct // 1000
+    assert hidden("constant", 3, 10, ranks) == 400
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"class_floor": 1.5}, r"class_floor=1.5 must be a share in \[0, 1\]"),
+        ({"class_floor": float("nan")}, "class_floor=nan must be a share"),
+        ({"class_floor": 0.8}, "class_floor=0.8 is more than the share 0.7 that is kept"),
+        (
+            {"class_floor": 0.6, "fraction": "steps:0.1@0,0.5@0.5"},
+            "class_floor=0.6 is more than the share 0.5 that is kept",
+        ),
+        ({"noise_guard": 1.0}, r"noise_guard=1.0 must be a share in \[0, 1\)"),
+        ({"noise_guard": -0.1}, "noise_guard=-0.1 must be a share"),
+        ({"warmup": -1}, "warmup=-1 must be 0 epochs or more"),
+        ({"warmup": 0.5}, "warmup=0.5 must be of type int"),
+        ({"anneal": 2}, "anneal=2.0 must be a share"),
+        ({"fraction": "cosin"}, "fraction='cosin' is no schedule: choose from constant"),
+        ({"fraction": "steps:0.3"}, "write each step as SHARE@START.*not '0.3'"),
+        ({"fraction": "steps:1@0"}, "write each step as SHARE@START"),
+        ({"fraction": "steps:x@0"}, "write each step as SHARE@START"),
+        ({"fraction": "steps:0.3@0.5,0.2@0.5"}, "must begin later than the one before"),
+        ({"class_flor": 0.1}, "no option 'class_flor': did you mean 'class_floor'"),
+    ],
+)
+def test_bad_options_are_named(options: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"policy 'random'.*{sentence}"):
+        make("random", **options)
+
+
+def test_a_schedule_needs_a_policy_that_has_keep() -> None:
+    with pytest.raises(InputError, match="policy 'full': fraction='cosine' needs the option keep"):
+        make("full", fraction="cosine")
+
+
+def test_limits_go_around_a_policy() -> None:
+    with pytest.raises(InputError, match="goes around a policy, not 'random'"):
+        Limited("random")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (None, "class_floor needs labels: give them to Filter"),
+        (np.zeros(6), "needs integer labels, not float64"),
+        (np.full(6, 1 << 40), "labels that count the classes from 0"),
+    ],
+)
+def test_a_floor_needs_labels(labels: np.ndarray | None, sentence: str) -> None:
+    view = View(3, 10, 6, 0, 6, 0, {}.__getitem__, {}.__getitem__, {}.__getitem__, labels)
+    with pytest.raises(InputError, match=sentence):
+        make("random", class_floor=0.1).plan(view)
