@@ -1,6 +1,6 @@
 """What "less important" means: one file per family of published methods, found by name."""
 
-from hvdfilter.policies import infobatch, kakurenbo, loss, uniform
+from hvdfilter.policies import importance, infobatch, kakurenbo, loss, uniform
 from hvdfilter.policies.base import Plan, Policy, View
 from hvdfilter.policies.registry import available, describe, get, make, register
 
@@ -11,6 +11,7 @@ __all__ = [
     "available",
     "describe",
     "get",
+    "importance",
     "infobatch",
     "kakurenbo",
     "loss",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hvdfilter.agreement import random
 from hvdfilter.errors import InputError
 from hvdfilter.policies import make
-from tests.policies.views import Columns, losses, plan, plan_everywhere
+from tests.policies.views import Columns, few, losses, plan, plan_everywhere
 
 NAMES = ("infobatch", "infobatch-quantile")
 
@@ -42,6 +42,7 @@ def test_every_sample_is_kept_and_weighed_as_the_paper_says(name: str, n: int) -
     assert (found.repeats == found.kept).all()
 
 
+@few
 @given(
     st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5, math.inf]), min_size=1, max_size=40),
     st.sampled_from(NAMES),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import Blocks, Collective, SoloCollective, select, statistics
@@ -17,6 +18,9 @@ from hvdfilter.policies import Plan, Policy, View
 from tests.agreement.worlds import run_world
 
 Columns = dict[str, NDArray[Any]]
+
+# Each example of a property starts ten threads, so a few of them, and no deadline.
+few = settings(max_examples=25, deadline=None)
 
 
 @dataclass(frozen=True)
