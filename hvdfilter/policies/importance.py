@@ -14,15 +14,19 @@ a sample floor(M p_i) or more times and no more than two above it and lowers the
 All is integer arithmetic, so the draws are the same on any number of ranks, and the weights are
 those of the probabilities really used. Old norms cost variance, never bias.
 
-A sample never observed gets the mean norm. Every sample can be drawn, however small its norm.
+A sample never observed gets the mean norm. No sample has less than `floor` of the mean: its norm
+may have been small when it was last looked at and be large now, and then a weight without bound
+would throw the training off. With floor = 0 the probabilities are the paper's; every sample can be
+drawn even then, at 2^-24 of the largest.
 
 Cost: three histograms, two sums and one scan over the ranks; 16 bytes a sample while planning. It
 helps when few samples carry most of the gradient (late in training, fine-tuning, noise-free data);
-with label noise it prefers the wrong labels. A weight can be large: clip gradients if that hurts.
+with label noise it prefers the wrong labels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +36,7 @@ from numpy.typing import NDArray
 from hvdfilter.agreement import random
 from hvdfilter.errors import InputError
 from hvdfilter.policies.base import Plan, Policy, View, check_keep
+from hvdfilter.policies.fractions import check_fraction
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
 
@@ -46,7 +51,8 @@ class Importance(Policy):
 
     keep: draws an epoch, as a fraction of the samples. batch, presample: b and B of the paper, of
     which only the ratio matters: the draws start when the variance falls by more than
-    (B + 3b) / (3b); until then every sample is trained once at weight 1.
+    (B + 3b) / (3b); until then every sample is trained once at weight 1. floor: least probability
+    of a sample, as a share of the mean one; no weight is above about 1 / floor.
     """
 
     name: ClassVar[str] = "importance"
@@ -54,9 +60,11 @@ class Importance(Policy):
     keep: float = 0.7
     batch: int = 128
     presample: int = 640
+    floor: float = 0.1
 
     def __post_init__(self) -> None:
         check_keep(self.name, self.keep)
+        check_fraction(self.name, "floor", self.floor)
         if self.batch < 1 or self.presample < 0:
             raise InputError(
                 f"policy 'importance': batch={self.batch} must be at least 1 and "
@@ -65,7 +73,7 @@ class Importance(Policy):
 
     def plan(self, view: View) -> Plan:
         """Draws of the whole set that fall on this rank's samples."""
-        shares = quantised(view)
+        shares = quantised(view, self.floor)
         if shares is None:
             return view.everything()
         total, squares = _sums(shares, view)
@@ -80,7 +88,7 @@ class Importance(Policy):
         return Plan(nothing, 0, always=kept, weight=weight, repeats=repeats)
 
 
-def quantised(view: View) -> NDArray[np.int64] | None:
+def quantised(view: View, floor: float) -> NDArray[np.int64] | None:
     """The probabilities as integers of at least 1, up to a factor; None where none is known.
 
     Collective. The largest norm of all becomes 2^24, or less for more than 2^37 samples, so that
@@ -95,8 +103,9 @@ def quantised(view: View) -> NDArray[np.int64] | None:
     scaled = np.where(known, norm, 0).astype(np.float64) * (steps / largest)
     shares = np.maximum(np.rint(scaled).astype(np.int64), 1)
     summed, count = view.total(np.array([shares[known].sum(), known.sum()], np.int64)).tolist()
-    shares[~known] = max(1, round(summed / count))
-    return shares
+    mean = max(1, round(summed / count))
+    shares[~known] = mean
+    return np.maximum(shares, math.ceil(floor * mean))
 
 
 def _sums(shares: NDArray[np.int64], view: View) -> tuple[int, int]:
