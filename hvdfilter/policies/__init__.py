@@ -1,6 +1,17 @@
 """What "less important" means: one file per family of published methods, found by name."""
 
-from hvdfilter.policies import importance, infobatch, kakurenbo, loss, uniform
+from hvdfilter.policies import (
+    bandit,
+    ies,
+    importance,
+    infobatch,
+    kakurenbo,
+    loss,
+    rs2,
+    selective,
+    seta,
+    uniform,
+)
 from hvdfilter.policies.base import Plan, Policy, View
 from hvdfilter.policies.registry import available, describe, get, make, register
 
@@ -9,13 +20,18 @@ __all__ = [
     "Policy",
     "View",
     "available",
+    "bandit",
     "describe",
     "get",
+    "ies",
     "importance",
     "infobatch",
     "kakurenbo",
     "loss",
     "make",
     "register",
+    "rs2",
+    "selective",
+    "seta",
     "uniform",
 ]
