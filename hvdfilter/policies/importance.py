@@ -9,9 +9,8 @@ distribution, when 1 / sqrt(1 - sum (p-u)^2 / sum p^2) > (B + 3b) / (3b).
 Different from the public code: p is made once an epoch over the whole set, from the norms of the
 last time each sample was looked at, instead of within one presampled batch of B, so nothing is
 forwarded without being trained, and the criterion is of the whole set and needs no moving average.
-The draws are stratified: one in each of M equal stretches of the summed probabilities, which draws
-a sample floor(M p_i) or more times and no more than two above it and lowers the variance further.
-All is integer arithmetic, so the draws are the same on any number of ranks, and the weights are
+The draws are stratified: one in each of M equal stretches of the summed probabilities, so that the
+number of times a sample is drawn is within 2 of M p_i, which lowers the variance further. All is integer arithmetic, so the draws are the same on any number of ranks, and the weights are
 those of the probabilities really used. Old norms cost variance, never bias.
 
 A sample never observed gets the mean norm. No sample has less than `floor` of the mean: its norm

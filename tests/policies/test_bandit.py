@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies import make
-from tests.policies.views import Columns, few, plan, plan_everywhere
+from tests.policies.views import Columns, few, plan, plan_everywhere, some_of
 
-RATINGS = st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0, math.inf]), min_size=1, max_size=60)
+RATINGS = some_of(-1.0, 0.0, 0.25, 0.5, 2.0, math.inf)
 
 
 def columns_of(mean: list[float]) -> Columns:
@@ -69,6 +69,16 @@ def test_ucb_keeps_the_highest_bounds(mean: list[float], keep: float, c: float, 
     expected = set(by_bound[: budget_by_hand(keep, len(seen))]) if seen else set()
     unseen = set(range(len(mean))) - set(seen)
     assert set(np.flatnonzero(found.kept).tolist()) == expected | unseen
+
+
+def test_the_bound_of_ucb_grows_from_the_first_epoch_on() -> None:
+    # ln(1) = 0: in epoch 0 the higher mean wins, later the sample observed once.
+    columns = {
+        "loss_mean": np.array([1, 0.5], np.float32),
+        "observations": np.array([100, 1], "u2"),
+    }
+    kept = [plan(make("ucb", keep=0.5), columns, epoch, 9).kept.tolist() for epoch in (0, 1)]
+    assert kept == [[True, False], [False, True]]
 
 
 def test_ucb_comes_back_to_what_was_left_out() -> None:

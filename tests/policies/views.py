@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import Blocks, Collective, SoloCollective, select, statistics
@@ -21,6 +22,12 @@ Columns = dict[str, NDArray[Any]]
 
 # Each example of a property starts ten threads, so a few of them, and no deadline.
 few = settings(max_examples=25, deadline=None)
+
+
+def some_of(*values: float) -> st.SearchStrategy[list[float]]:
+    """Lists of these values: few, so that ranks own nothing, or enough that four own some."""
+    one = st.sampled_from(values)
+    return st.lists(one, min_size=1, max_size=9) | st.lists(one, min_size=25, max_size=60)
 
 
 @dataclass(frozen=True)
