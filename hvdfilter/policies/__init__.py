@@ -1,15 +1,22 @@
 """What "less important" means: one file per family of published methods, found by name."""
 
 from hvdfilter.policies import (
+    bandit,
     ccs,
     dyn_unc,
     el2n,
     forgetting,
     grand,
+    ies,
+    importance,
+    infobatch,
     kakurenbo,
     loss,
     rho,
+    rs2,
     score_file,
+    selective,
+    seta,
     uniform,
 )
 from hvdfilter.policies.base import Plan, Policy, View
@@ -23,6 +30,7 @@ __all__ = [
     "Policy",
     "View",
     "available",
+    "bandit",
     "ccs",
     "describe",
     "dyn_unc",
@@ -30,11 +38,17 @@ __all__ = [
     "forgetting",
     "get",
     "grand",
+    "ies",
+    "importance",
+    "infobatch",
     "kakurenbo",
     "loss",
     "make",
     "register",
     "rho",
+    "rs2",
     "score_file",
+    "selective",
+    "seta",
     "uniform",
 ]
