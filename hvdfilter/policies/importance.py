@@ -10,15 +10,16 @@ Different from the public code: p is made once an epoch over the whole set, from
 last time each sample was looked at, instead of within one presampled batch of B, so nothing is
 forwarded without being trained, and the criterion is of the whole set and needs no moving average.
 The draws are stratified: one in each of M equal stretches of the summed probabilities, so that the
-number of times a sample is drawn is within 2 of M p_i, which lowers the variance further. All is integer arithmetic, so the draws are the same on any number of ranks, and the weights are
-those of the probabilities really used. Old norms cost variance, never bias.
+number of times a sample is drawn is within 2 of M p_i, which lowers the variance further. Integers
+decide, so the draws are the same on any number of ranks, and the weights are those of the
+probabilities really used. Old norms cost variance, never bias.
 
 A sample never observed gets the mean norm. No sample has less than `floor` of the mean: its norm
 may have been small when it was last looked at and be large now, and then a weight without bound
 would throw the training off. With floor = 0 the probabilities are the paper's; every sample can be
 drawn even then, at 2^-24 of the largest.
 
-Cost: three histograms, two sums and one scan over the ranks; 16 bytes a sample while planning. It
+Cost: three histograms, two sums and one scan over the ranks; 50 bytes a sample while planning. It
 helps when few samples carry most of the gradient (late in training, fine-tuning, noise-free data);
 with label noise it prefers the wrong labels.
 """
