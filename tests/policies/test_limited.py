@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -261,8 +261,8 @@ def test_warm_up_trains_everything_at_weight_one() -> None:
 
 
 def test_an_option_that_the_policy_has_is_its_own() -> None:
-    assert make("kakurenbo", warmup=3) == make("kakurenbo", warmup=3)
-    assert not isinstance(make("kakurenbo", warmup=3), Limited)
+    own = make("kakurenbo", warmup=3)
+    assert not isinstance(own, Limited) and own.warmup == 3
     policy = make("kakurenbo", warmup=3, anneal=0.1, keep=0.6)
     assert policy == Limited(make("kakurenbo", warmup=3, keep=0.6), anneal=0.1)
     assert (policy.name, policy.rescores, policy.scale_lr) == ("kakurenbo", True, True)
@@ -340,6 +340,33 @@ def test_a_schedule_needs_a_policy_that_has_keep() -> None:
 def test_limits_go_around_a_policy() -> None:
     with pytest.raises(InputError, match="goes around a policy, not 'random'"):
         Limited("random")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Refuses(Policy):
+    """Refuses to plan for the block that holds sample 0."""
+
+    def plan(self, view: View) -> Plan:
+        if view.start == 0:
+            raise InputError("no plan for sample 0")
+        return Plan(view.random_keys(view.epoch), 2)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_refusal_on_one_rank_leaves_none_waiting(ranks: int) -> None:
+    def body(collective: ThreadCollective) -> bool:
+        blocks = Blocks(80, ranks)  # cut at whole bytes of the mask
+        start, stop = blocks.start(collective.rank), blocks.stop(collective.rank)
+        view = View(3, 10, 80, start, stop, 0, {}.__getitem__, {}.__getitem__, {}.__getitem__)
+        view = replace(view, labels=np.zeros(stop - start, np.int64))
+        view = replace(view, total=collective.allreduce, before=collective.exscan)
+        try:
+            Limited(Refuses(), class_floor=0.5).plan(view)
+        except InputError:
+            return True
+        return False
+
+    assert run_world(ranks, body) == [True] + [False] * (ranks - 1)
 
 
 @pytest.mark.parametrize(
