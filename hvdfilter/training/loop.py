@@ -16,6 +16,7 @@ import torch
 
 from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
+from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, opening, ring
@@ -69,6 +70,11 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
+        if policy.own_scores and policy.columns:  # refused here, before there is a folder
+            raise InputError(
+                f"policy {policy.name!r} needs {policy.own_scores[0]} from filt.update, in a "
+                "script of your own: give this command its score file, --policy_options.scores PATH"
+            )
     if not opening.several(policy):
         return Trainer(config, world, policy)
     folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
