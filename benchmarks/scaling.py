@@ -31,7 +31,6 @@ from hvdfilter.world import World
 CLASSES = 10
 
 
-@policies.register
 @dataclass(frozen=True)
 class FixedShare(policies.Policy):
     """Hide exactly the share of lowest loss and re-score it: KAKURENBO without its way back."""

@@ -41,6 +41,7 @@ for epoch in range(epochs):
         loss = filt.loss(model(images.to(device)), targets.to(device), ids)
         loss.backward()
         optimizer.step()
+filt.end_epoch()
 
 with torch.no_grad():
     found = net(x[1437:].to(device)).argmax(1).cpu()

@@ -40,6 +40,7 @@ for epoch in range(epochs):
         loss = filt.loss(model(images), targets, ids)
         loss.backward()
         optimizer.step()
+filt.end_epoch()
 
 with torch.no_grad():
     accuracy = (model(x[1437:]).argmax(1) == y[1437:]).float().mean().item()

@@ -1,7 +1,7 @@
 """A language model, one score a sequence: `mpirun -np 2 python language_model.py`.
 
-Logits are [B, T, V] and labels [B, T], as transformers gives them; a sequence's score is the mean
-over its tokens, padding (-100) left out. The text is what scikit-learn says of its data sets.
+Logits are [B, T, V] and labels [B, T], each token's successor; a sequence's score is the mean over
+its tokens, padding (-100) left out. The text is what scikit-learn says of its data sets.
 """
 
 import argparse
@@ -57,5 +57,6 @@ for epoch in range(epochs):
         optimizer.step()
         total += loss.detach()
     mean = hvd.allreduce(total / len(loader), name="loss").item()
+filt.end_epoch()
 if hvd.rank() == 0:
     print(f"training loss {mean:.4f}, hidden {filt.hidden} of {len(train_set)}")

@@ -45,6 +45,7 @@ for epoch in range(epochs):
         optimizer.step()
         scheduler.step()
     filt.rescore(model, hidden, lambda b: (b[0], F.mse_loss(model(b[1]), b[2], reduction="none")))
+filt.end_epoch()
 
 with torch.no_grad():
     error = F.mse_loss(model(x[test]), y[test]).item()

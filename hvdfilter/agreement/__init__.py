@@ -11,6 +11,7 @@ from hvdfilter.agreement.collective import (
     mpi_collective,
     mpi_world_size,
 )
+from hvdfilter.agreement.draws import Draws, merge_draws
 from hvdfilter.agreement.local import LocalMask, merge_local
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
@@ -20,6 +21,7 @@ __all__ = [
     "Blocks",
     "Call",
     "Collective",
+    "Draws",
     "HorovodCollective",
     "KeepMask",
     "LocalMask",
@@ -29,6 +31,7 @@ __all__ = [
     "TorchCollective",
     "agree",
     "merge",
+    "merge_draws",
     "merge_local",
     "mpi_collective",
     "mpi_world_size",

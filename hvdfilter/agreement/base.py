@@ -217,9 +217,12 @@ class Collective(Together):
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - started
-            self.traffic += sent
-            self.calls += 1
+            self._count(sent, time.perf_counter() - started)
+
+    def _count(self, sent: int, seconds: float) -> None:
+        self.seconds += seconds
+        self.traffic += sent
+        self.calls += 1
 
     def _lengths(self, length: int) -> list[int]:
         raw = np.array([length], np.int64).view(np.uint8)

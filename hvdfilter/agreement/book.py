@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from hvdfilter.agreement import statistics
 from hvdfilter.agreement.base import Collective
 from hvdfilter.agreement.buffer import ObservationBuffer
+from hvdfilter.agreement.calls import Call
 from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.route import split_by_owner
 from hvdfilter.agreement.rows import Rows, last_of_each
+from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
 from hvdfilter.errors import InputError
 
 _CORRECT = np.uint32(1 << 31)
@@ -161,12 +163,19 @@ class ScoreBook:
 
         Collective; exact but for one rounding, so the same on any number of ranks.
         """
-        return statistics.mean(self.column(name), self.collective)
+        column = self._opened(Call.MEAN, name)
+        return statistics.mean(column, self.collective)
 
     def quantiles(self, name: str, q: Iterable[float]) -> NDArray[np.float32]:
         """Quantiles of a float32 field over all samples with a finite value; collective."""
-        column = self.column(name)
+        column = self._opened(Call.QUANTILES, name)
         return statistics.quantiles(column[np.isfinite(column)], q, self.collective)
+
+    def _opened(self, call: Call, name: str) -> NDArray[Any]:
+        """Collective. The column, where all ranks are in this call and have it."""
+        with self.collective.opening(call):
+            column = self.column(name)
+        return column
 
     def gather(self) -> dict[str, NDArray[Any]]:
         """The whole history, every column over all samples, on rank 0; empty elsewhere. Collective.
@@ -175,14 +184,8 @@ class ScoreBook:
         """
         waiting = InputError("the score book holds unexchanged observations; call exchange() first")
         self.collective.share_error(waiting if self._buffer.rows else None)
-        result = {}
-        for name, column in self._columns.items():
-            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
-            parts[0] = column.reshape(-1).view(np.uint8)
-            received = self.collective.alltoall(parts)
-            whole = np.concatenate(received).view(column.dtype)
-            result[name] = whole.reshape(-1, *column.shape[1:])
-        return result
+        columns = self._columns.items()
+        return {name: gather_blocks(column, self.collective) for name, column in columns}
 
     def scatter(self, history: dict[str, NDArray[Any]] | None) -> None:
         """Take over what `gather` returned, given on rank 0, whatever the ranks were. Collective.
@@ -200,16 +203,9 @@ class ScoreBook:
         self.collective.share_error(error)
         names = self.collective.broadcast_bytes("\n".join(names).encode()).decode().split("\n")
         for name in filter(None, names):
-            column = self._columns[name]
-            parts: list[NDArray[Any]] = [np.empty(0, np.uint8)] * self.blocks.size
-            if self.collective.rank == 0 and history is not None:
-                whole = np.ascontiguousarray(history[name], column.dtype)
-                parts = [
-                    whole[self.blocks.start(r) : self.blocks.stop(r)].reshape(-1).view(np.uint8)
-                    for r in range(self.blocks.size)
-                ]
-            received = self.collective.alltoall(parts)[0]
-            self._columns[name] = received.view(column.dtype).reshape(column.shape).copy()
+            whole = None if history is None else history.get(name)
+            column = scatter_blocks(whole, self._columns[name], self.blocks, self.collective)
+            self._columns[name] = column
 
     def _check(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
         outside = (ids < 0) | (ids >= self.num_samples)

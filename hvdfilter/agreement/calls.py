@@ -31,7 +31,11 @@ class Call(IntEnum):
     AGREE = 5
     FILTER = 6
     LOAD_STATE_DICT = 7
-    STATE_DICT = 8
+    MEAN = 8
+    QUANTILES = 9
+    RECORD = 10
+    RECORD_EPOCH = 11
+    STATE_DICT = 12
 
     @property
     def label(self) -> str:
@@ -44,7 +48,7 @@ class Call(IntEnum):
         return _REMEDIES.get(self) or f"{self.label} is collective: call it on all ranks alike"
 
 
-_LABELS = {Call.FILTER: "Filter"}
+_LABELS = {Call.FILTER: "Filter", Call.RECORD: "Record", Call.RECORD_EPOCH: "Record.epoch"}
 _REMEDIES = {
     Call.STEP: "take the same steps on all ranks",
     Call.BEGIN_EPOCH: "take the same epochs and steps on all ranks, and leave a loop early on all "
@@ -54,6 +58,7 @@ _REMEDIES = {
     Call.FILTER: "Filter is collective: make the same filters, in one order, on all ranks",
     Call.LOAD_STATE_DICT: "load_state_dict is collective: call it on all ranks (what rank 0 holds "
     "counts)",
+    Call.RECORD: "Record is collective: make it on all ranks, rank 0 alone writes the folder",
     Call.STATE_DICT: "state_dict is collective: call it on all ranks, save on rank 0",
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
-from hvdfilter.agreement.meeting import SPIN_SECONDS
+from hvdfilter.agreement.meeting import SPIN_SECONDS, RankGone
 from hvdfilter.agreement.over_horovod import HorovodCollective
 from hvdfilter.agreement.over_torch import TorchCollective
 from hvdfilter.agreement.solo import SoloCollective
@@ -117,6 +118,7 @@ class MPICollective(Collective):
         """Answer the ranks that have asked who waits."""
         from mpi4py import MPI
 
+        _refuse_ended()
         status = MPI.Status()
         while self._meetings.Iprobe(MPI.ANY_SOURCE, ASK, status):
             source = status.Get_source()
@@ -152,10 +154,36 @@ class _Reduction:
     def __init__(self, comm: Any, words: Array, maximum: Any) -> None:
         self._sent, self._highest = words, words.copy()
         self._request = comm.Iallreduce(words, self._highest, maximum)
-        self.done = self._request.Test
+
+    def done(self) -> bool:
+        with _using_mpi:
+            _refuse_ended()
+            return bool(self._request.Test())
 
     def result(self) -> Array:
         return self._highest
+
+
+# Where a script calls hvd.init() before anybody else starts MPI, Horovod's thread ends it as soon
+# as one rank exits, while others may wait here. MPI tells those who ask before it ends.
+_using_mpi = threading.Lock()
+_ended = False
+
+
+def _expect_the_end(mpi: Any) -> None:
+    """Have MPI wait with its end until nobody looks at a message, and note it."""
+
+    def ending(*_: Any) -> None:
+        global _ended
+        with _using_mpi:
+            _ended = True
+
+    mpi.COMM_SELF.Set_attr(mpi.Comm.Create_keyval(delete_fn=ending), True)
+
+
+def _refuse_ended() -> None:
+    if _ended:
+        raise RankGone("Horovod has ended, and MPI with it")
 
 
 def _finish(request: Any) -> None:
@@ -178,6 +206,7 @@ def mpi_collective(comm: Any = None) -> MPICollective:
     if mpi is None:
         raise WorldError("MPI cannot be used here: install mpi4py and an MPI library it can load")
     collective = MPICollective((mpi.COMM_WORLD if comm is None else comm).Dup())
+    _expect_the_end(mpi)
     end_job_on_uncaught(collective)
     return collective
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import numpy as np
@@ -34,14 +34,18 @@ SPIN_SECONDS = 5e-5
 Words = NDArray[np.int64]
 
 
+class RankGone(Exception):
+    """What a back end says of a transfer that can't be completed, because a rank has left."""
+
+
 class Transfer(Protocol):
     """A maximum over the ranks that is under way."""
 
     def done(self) -> bool:
-        """Whether it is complete; never waits."""
+        """Whether it is complete; never waits. Raises `RankGone`."""
 
     def result(self) -> Words:
-        """The maximum, once it is complete."""
+        """The maximum, once it is complete. Raises `RankGone`."""
 
 
 class Channel(Protocol):
@@ -69,9 +73,19 @@ class Meeting:
         self._highest: Words | None = None
 
     def over(self) -> bool:
-        """Whether every rank has come; never waits."""
-        if self._highest is None and self._transfer.done():
-            self._highest = self._transfer.result()
+        """Whether every rank has come; never waits.
+
+        Raises `WorldError`, which says so, where one of them has left.
+        """
+        try:
+            if self._highest is None and self._transfer.done():
+                self._highest = self._transfer.result()
+        except RankGone as gone:
+            message = self.message
+            raise WorldError(
+                f"rank {message.rank} is in {message.words()}, but another rank has left ({gone}): "
+                f"{message.call.remedy}"
+            ) from gone
         return self._highest is not None
 
     def flag(self) -> int:
@@ -117,8 +131,9 @@ class Meetings:
         """Wait for what is still under way."""
         while self._open:
             meeting = self._open.popleft()
-            while not meeting.over():
-                os.sched_yield()
+            with suppress(WorldError):  # ranks that have left are no news at the end
+                while not meeting.over():
+                    os.sched_yield()
 
     def _await(self, meeting: Meeting) -> None:
         started = signed = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
-from hvdfilter.errors import WorldError
+from hvdfilter.agreement.meeting import RankGone
 
 
 class HorovodCollective(Collective):
@@ -115,5 +115,4 @@ class _Handle:
         try:
             return np.asarray(self._hvd.synchronize(self._handle).numpy())
         except RuntimeError as error:  # Horovod's own kind, which is one
-            reason = str(error).splitlines()[0]
-            raise WorldError(f"another rank has left, or cannot be reached: {reason}") from error
+            raise RankGone(str(error).splitlines()[0]) from error

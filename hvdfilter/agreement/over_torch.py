@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from hvdfilter.agreement.base import CHUNK_LIMIT, Array, Collective
-from hvdfilter.errors import WorldError
+from hvdfilter.agreement.meeting import RankGone
 
 
 class TorchCollective(Collective):
@@ -140,8 +140,7 @@ class _Work:
         try:
             self._work.wait()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise WorldError(f"another rank has left, or cannot be reached: {reason}") from error
+            raise RankGone(str(error).splitlines()[0]) from error
         return np.asarray(self._tensor.cpu().numpy())
 
 

@@ -7,6 +7,7 @@ state but its keys: the same arguments give the same permutation everywhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class Permutation:
     def __init__(self, n: int, *keys: int) -> None:
         self.n = n
         self._table: NDArray[np.int64] | None = None
+        self._inverse: NDArray[np.int64] | None = None
         if n <= _TABLE:
             order = hash64(key64(*keys), 0, np.arange(n))
             self._table = np.argsort(order, kind="stable")
@@ -37,12 +39,24 @@ class Permutation:
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The images of ``places``, each in ``[0, n)``; int64, same shape."""
-        if self._table is not None:
-            return self._table[places]
-        result = self._once(places)
+        return self._table[places] if self._table is not None else self._walk(self._once, places)
+
+    def inverse(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The places of ``images``: ``inverse(self(places))`` equals ``places``."""
+        if self._table is None:
+            return self._walk(self._back, images)
+        if self._inverse is None:
+            self._inverse = np.empty_like(self._table)
+            self._inverse[self._table] = np.arange(self.n)
+        return self._inverse[images]
+
+    def _walk(
+        self, step: Callable[[NDArray[np.int64]], NDArray[np.int64]], places: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        result = step(places)
         outside = np.flatnonzero(result >= self.n)
         while outside.size:
-            result[outside] = self._once(result[outside])
+            result[outside] = step(result[outside])
             outside = outside[result[outside] >= self.n]
         return result
 
@@ -55,11 +69,28 @@ class Permutation:
                 right = _shifted(right, left, key, self._b)
         return left * self._b + right
 
+    def _back(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        left, right = np.divmod(images, self._b)
+        for number, key in reversed(list(enumerate(self._rounds))):
+            if number % 2 == 0:
+                left = _shifted(left, right, key, self._a, back=True)
+            else:
+                right = _shifted(right, left, key, self._b, back=True)
+        return left * self._b + right
+
 
 def _shifted(
-    half: NDArray[np.int64], other: NDArray[np.int64], key: np.uint64, modulus: int
+    half: NDArray[np.int64],
+    other: NDArray[np.int64],
+    key: np.uint64,
+    modulus: int,
+    back: bool = False,
 ) -> NDArray[np.int64]:
-    """half + hash(other) modulo ``modulus``, the hash spread over it by its upper 32 bits."""
+    """half + hash(other) modulo ``modulus``, the hash spread over it by its upper 32 bits.
+
+    back: half - hash(other) instead.
+    """
     bits = mix64(other.astype(np.uint64) ^ key) >> np.uint64(32)
-    moved = half + (bits * np.uint64(modulus) >> np.uint64(32)).astype(np.int64)
+    shift = (bits * np.uint64(modulus) >> np.uint64(32)).astype(np.int64)
+    moved = half + (modulus - shift if back else shift)
     return np.where(moved >= modulus, moved - modulus, moved)

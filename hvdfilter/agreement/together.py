@@ -5,9 +5,10 @@ It stands on the few operations of a back end that it names; `Collective` is bui
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ class Together(ABC):
         """See `Collective`."""
 
     @abstractmethod
-    def _counted(self, sent: int) -> AbstractContextManager[None]: ...
+    def _count(self, sent: int, seconds: float) -> None: ...
 
     def share_error(self, error: Exception | None) -> None:
         """Collective. If any rank brings an error, all raise the lowest rank's, type and sentence.
@@ -110,8 +111,10 @@ class Together(ABC):
 
         Raises, where they are in different ones, an error that names two of them and the remedy.
         """
-        with self._counted(2 * 24 * (self.size - 1) // self.size):
-            return self.meetings.wait(meeting)
+        started = time.perf_counter()
+        flag = self.meetings.wait(meeting)
+        self._count(2 * 24 * (self.size - 1) // self.size, time.perf_counter() - started)
+        return flag
 
     def meet(
         self, call: Call, argument: int = 0, *, error: Exception | None = None, filter: int = 0

@@ -6,8 +6,10 @@ It is also what a saved run is recognised by.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import Collective
@@ -37,7 +39,10 @@ class Arguments:
     def check(self, collective: Collective) -> None:
         """Collective. Raises `InputError`, on every rank, for what one of them cannot be given."""
         collective.share_error(self._fault(collective.size))
-        mine = ", ".join(f"{name}={value}" for name, value in self.identity().items())
+        told = self.identity()
+        if self.labels is not None:
+            told["labels"] = f"{self.labels.dtype} {sha256(self.labels.tobytes()).hexdigest()[:12]}"
+        mine = ", ".join(f"{name}={value}" for name, value in told.items())
         first = collective.broadcast_bytes(mine.encode()).decode()
         error = None
         if mine != first:
@@ -45,6 +50,12 @@ class Arguments:
         collective.share_error(error)
 
     def _fault(self, ranks: int) -> InputError | None:
+        for name in ("num_samples", "epochs", "seed"):
+            if not isinstance(getattr(self, name), int | np.integer):
+                return InputError(
+                    f"{name} must be an integer, not {type(getattr(self, name)).__name__}: "
+                    "hf.Filter(len(train_set), epochs=...)"
+                )
         if self.num_samples < ranks:
             return InputError(
                 f"{self.num_samples} samples cannot be shared by {ranks} ranks: start "

@@ -23,10 +23,12 @@ from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.flag import StepFlag
 from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
-from hvdfilter.filter.planning import Planner
+from hvdfilter.filter.planning import Agreed, Planner
 from hvdfilter.filter.rescoring import ForwardStep, rescore
 from hvdfilter.filter.state import Place, pack, unpack
 from hvdfilter.filter.step import Step
+from hvdfilter.filter.unended import watch
+from hvdfilter.filter.weights import Weights
 from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
@@ -63,9 +65,12 @@ class Filter(Loop):
         self.book = ScoreBook(num_samples, self.policy.columns, world.collective)
         self.blocks = self.book.blocks
         self._planner = Planner(self._arguments, self.book)
-        self._observer = Observer(self.book, self._tally, self.policy)
+        self._weights = Weights(self.blocks, world.collective)
+        self._observer = Observer(self.book, self._tally, self._weights, self.policy)
         self._flag = StepFlag(world.collective)
         self._step = Step(self._flag, self._observer, self.costs)
+        self._resumed = False
+        watch(self)
 
     def __repr__(self) -> str:
         where = f"epoch {self.epoch} of {self.epochs}" + ", ended" * self._closed
@@ -84,28 +89,44 @@ class Filter(Loop):
         """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
 
         The scale is in force while `optimizer.step` runs and at no other time, so learning-rate
-        schedulers never see it. Raises `InputError`, on every rank, for an epoch that the run has
-        not, and for ranks that begin different ones.
+        schedulers never see it. An epoch that `load_state_dict` left in its middle goes on from
+        there. Raises `InputError`, on every rank, for an epoch that the run has not, and for ranks
+        that begin different ones.
         """
         error = None
-        if not 0 <= epoch < self.epochs:
+        if not isinstance(epoch, int):
+            error, epoch = InputError(f"epoch must be an integer, not {epoch!r}"), -1
+        elif not 0 <= epoch < self.epochs:
             error = InputError(f"epoch {epoch} is none of the {self.epochs} that Filter was given")
         self._meet(Call.BEGIN_EPOCH, epoch, error)
+        if optimizer is not None:
+            self.attach(optimizer)
+        if self._resumed and epoch == self.epoch and not self.batches:
+            self._resumed = False
+            return self.mask
+        self._resumed = False
         if not self._closed:
             self._end_epoch()
             # Again, so that the agreement is not charged for the slowest.
             with self.costs.measure("waiting"):
                 self.world.collective.wait()
         with self.costs.measure("agreement", self.world.collective):
-            mask = self._planner.agree(epoch)
-        if mask.count == 0:
-            nothing = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
-            self.world.collective.share_error(nothing)
-        self._open(mask, epoch)
+            mask, draws, weight = self._planner.agree(epoch)
+            fault = None
+            if mask.count == 0:
+                fault = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
+            elif self._streams and (draws or weight is not None):
+                fault = InputError(
+                    f"policy {self.policy.name} repeats or weighs samples, which a stream can't: "
+                    "take another policy, or draw from filt.sampler()"
+                )
+            if fault is not None:
+                self.world.collective.share_error(fault)
+            self._open(mask, draws, epoch)
+            self._weights.deliver(weight, self._sampler)
         self._plan_schedules()
-        self._rate.scale = self.num_samples / self.mask.count if self.policy.scale_lr else 1.0
-        if optimizer is not None:
-            self.attach(optimizer)
+        count = (draws or mask).count
+        self._rate.scale = self.num_samples / count if self.policy.scale_lr else 1.0
         return self.mask
 
     def loss(
@@ -164,14 +185,15 @@ class Filter(Loop):
         return self._observer.score(logits, labels, ids)
 
     def rescore(
-        self, model: torch.nn.Module, batches: Iterable[Any], step: ForwardStep | None = None
+        self, model: torch.nn.Module | None, batches: Iterable[Any], step: ForwardStep | None = None
     ) -> None:
         """Collective. Score the hidden samples in `batches`, (ids, x, y), without training.
 
         The model runs in eval mode, so that BatchNorm statistics stay those of training, and is
         put back into the mode it was in. Draw the batches with `hidden_sampler()`. step: for
-        batches, models and losses of another form; a function of a batch that returns (ids,
-        logits, labels), or (ids, losses), or (ids, losses, scores), a dict of what `update` takes.
+        batches, models (None where it has its own) and losses of another form; a function of a
+        batch that returns (ids, logits, labels), or (ids, losses), or (ids, losses, scores), a dict
+        of what `update` takes.
         """
         self._flag.settle()  # a bad last batch has spoilt the model: its own rank must be named
         with self.costs.measure("rescoring"):
@@ -205,7 +227,8 @@ class Filter(Loop):
         if not self._closed:
             self._exchange()
         sampler = self._sampler.state_dict(consumed)
-        place = Place(self.epoch, self._closed, self.lr_scale, self.mask, sampler)
+        trained = Agreed(self.mask, self.draws, self._weights.block)
+        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler)
         return pack(self._arguments, place, self.book)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -215,18 +238,29 @@ class Filter(Loop):
         """
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
-        self._open(place.mask, place.epoch)
+        self._open(place.trained.mask, place.trained.draws, place.epoch)
+        if place.closed:
+            self._tally.close()
         self._closed, self._rate.scale = place.closed, place.lr_scale
+        self._resumed = not place.closed
         self._sampler.load_state_dict(place.sampler)
+        self._weights.deliver(place.trained.weight, self._sampler)
         self._plan_schedules()
+
+    def unended(self) -> Exception | None:
+        """What is wrong with an epoch that is open, as far as this rank knows."""
+        if self._closed or self._flag.told or not self.batches:
+            return None
+        return self._flag.error or self._observer.fault(self.epoch)
 
     def _end_epoch(self) -> None:
         self._exchange(ending=True)
         self.book.end_epoch()
+        self._tally.close()
         self._closed = True
 
     def _exchange(self, ending: bool = False) -> None:
-        with self.costs.measure("exchange", self.world.collective):
+        with self._flag.telling(), self.costs.measure("exchange", self.world.collective):
             self._observer.exchange(self._flag.error, self.epoch if ending else None)
 
     def _meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:

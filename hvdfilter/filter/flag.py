@@ -8,6 +8,9 @@ on the same channel, so ranks that have come apart find out instead of waiting.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hvdfilter.agreement import Call, Collective
 from hvdfilter.agreement.meeting import Meeting
 
@@ -19,12 +22,12 @@ class StepFlag:
     """The flags of one filter's steps: posted when a step is scored, settled at the next.
 
     error: the first that this rank has met. stopping: whether any rank was asked to stop; it turns
-    true on all of them at one and the same step.
+    true on all of them at one and the same step. told: whether an error was raised.
     """
 
     def __init__(self, collective: Collective) -> None:
         self.error: Exception | None = None
-        self.stopping = False
+        self.stopping = self.told = False
         self._collective = collective
         self._filter = collective.number_filter()
         self._stop = False
@@ -46,6 +49,7 @@ class StepFlag:
         if self._collective.size == 1:
             self.stopping = self._stop
             if error is not None:
+                self.told = True
                 raise error
             return
         self.keep(error)
@@ -56,10 +60,14 @@ class StepFlag:
         """Complete the flag of the last step; raises, on all ranks, if one of them failed there."""
         if self._posted is not None:
             posted, self._posted = self._posted, None
-            flag = self._collective.wait_for(posted)
-            self.stopping = self.stopping or flag == STOP
-            if flag == FAILED:
-                self._collective.share_error(self.error)
+            try:  # in every step, where `telling` would cost a microsecond
+                flag = self._collective.wait_for(posted)
+                self.stopping = self.stopping or flag == STOP
+                if flag == FAILED:
+                    self._collective.share_error(self.error)
+            except Exception:
+                self._tell()
+                raise
 
     def meet(self, call: Call, argument: int = 0, error: Exception | None = None) -> None:
         """Collective. All ranks are in this call, and none has anything to report.
@@ -68,4 +76,17 @@ class StepFlag:
         what names both calls where the ranks are in different ones.
         """
         self.settle()
-        self._collective.meet(call, argument, error=self.error or error, filter=self._filter)
+        with self.telling():
+            self._collective.meet(call, argument, error=self.error or error, filter=self._filter)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What the block raises has been told: not raised again, nor told as the script exits."""
+        try:
+            yield
+        except Exception:
+            self._tell()
+            raise
+
+    def _tell(self) -> None:
+        self.error, self.told = None, True

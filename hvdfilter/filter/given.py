@@ -28,16 +28,19 @@ def to_classes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
             f"{type(logits).__name__} and {type(labels).__name__}."
         )
     regression = labels.is_floating_point() and labels.shape != logits.shape
-    if logits.dim() < 2 or regression or 1 in logits.shape[1:2]:
-        raise InputError(
-            f"labels: {labels.dtype} {list(labels.shape)} beside logits of {list(logits.shape)} "
-            "are no choice between classes; pass the losses of each sample to filt.update."
-        )
-    return to_rows(logits, labels)
+    if logits.dim() >= 2 and not regression:
+        rows, targets, each = to_rows(logits, labels)
+        if rows.shape[1] > 1:
+            return rows, targets, each
+    raise InputError(
+        f"labels: {labels.dtype} {list(labels.shape)} beside logits of {list(logits.shape)} "
+        "are no choice between classes; pass the losses of each sample to filt.update."
+    )
 
 
 def weigh_rows(weight: Tensor | None, logits: Tensor, each: int) -> Tensor | None:
     """The weight of each sample, [B], as that of each of its rows."""
+    check_constant("weight", weight)
     if weight is None or each == 1:
         return weight
     if weight.shape != logits.shape[:1]:
@@ -47,9 +50,21 @@ def weigh_rows(weight: Tensor | None, logits: Tensor, each: int) -> Tensor | Non
     return weight.repeat_interleave(each)
 
 
+def check_constant(name: str, value: object) -> None:
+    """`value` is a tensor or None."""
+    if value is not None and not isinstance(value, Tensor):
+        raise InputError(f"{name}: expected a tensor, not {type(value).__name__}.")
+
+
 def check_losses(losses: Tensor, weight: Tensor | None) -> None:
     """`losses` are floating values [B], `weight` constants [B] or None."""
-    if not isinstance(losses, Tensor) or losses.dim() == 0:
+    if not isinstance(losses, Tensor):
+        raise InputError(
+            f"losses: expected a tensor [B], one value for each sample, not "
+            f"{type(losses).__name__}; pass reduction='none' to your loss."
+        )
+    check_constant("weight", weight)
+    if losses.dim() == 0:
         raise InputError(
             "losses: expected one value for each sample, [B], not a single one; "
             "pass reduction='none' to your loss."

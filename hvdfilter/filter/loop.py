@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter.agreement import KeepMask
+from hvdfilter.agreement import Draws, KeepMask
 from hvdfilter.errors import InputError
 from hvdfilter.filter.rate import RateScale
 from hvdfilter.filter.sampler import ShardSampler
@@ -29,6 +29,7 @@ class Loop:
         self.num_samples, self.epochs, self.world, self.seed = num_samples, epochs, world, seed
         self.epoch = -1
         self.mask = KeepMask.full(num_samples)
+        self.draws: Draws | None = None  # how often, where a sample is drawn more than once
         self._closed = True  # no epoch is open: nothing to exchange
         place = world.rank, world.size, seed
         self._sampler = ShardSampler(self.mask, *place)
@@ -61,6 +62,14 @@ class Loop:
         return max(0.0, self.epoch + (1.0 if self._closed else self._tally.fraction)) / self.epochs
 
     @property
+    def next_epoch(self) -> int:
+        """The epoch to begin: one that is open, as after a resumption in its middle, else the next.
+
+        `for epoch in range(filt.next_epoch, epochs)` goes on after `load_state_dict`.
+        """
+        return self.epoch + self._closed
+
+    @property
     def batches(self) -> int:
         """Batches this rank has trained since the epoch began or was resumed."""
         return self._tally.batches
@@ -91,10 +100,17 @@ class Loop:
         return self._streams[-1]
 
     def keeps(self, ids: Any) -> Any:
-        """Whether this epoch trains a sample: bool of an int, bool [n] of an array or tensor."""
-        if isinstance(ids, int):
-            return ids in self.mask
-        return self.mask.contains(np.asarray(ids))
+        """Whether this epoch trains a sample: bool of an int, bool [n] of an array or tensor.
+
+        Raises `InputError` for what is no integer, or outside the set.
+        """
+        asked = np.asarray(ids)
+        if asked.dtype.kind not in "iu":
+            raise InputError(f"keeps takes ids, which are integers, not {asked.dtype}")
+        if asked.size and not 0 <= asked.min() <= asked.max() < self.num_samples:
+            raise InputError(f"an id lies outside [0, {self.num_samples})")
+        kept = self.mask.contains(asked)
+        return bool(kept) if asked.ndim == 0 else kept
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale this optimiser's rate from now on, as `begin_epoch(epoch, optimizer)` does.
@@ -119,15 +135,15 @@ class Loop:
         self._schedules.append(Schedule(scheduler, steps))
         return self._schedules[-1]
 
-    def _open(self, mask: KeepMask, epoch: int) -> None:
-        """Let all that draws by the mask draw by this one."""
-        self.mask, self.epoch, self._closed = mask, epoch, False
-        self._sampler.set_mask(mask)
+    def _open(self, mask: KeepMask, draws: Draws | None, epoch: int) -> None:
+        """Let all that draws by the mask draw by this one, or as often as `draws` says."""
+        self.mask, self.draws, self.epoch, self._closed = mask, draws, epoch, False
+        self._sampler.set_mask(draws or mask)
         self._sampler.set_epoch(epoch)
         self._hidden_sampler.set_mask(~mask)
         for stream in self._streams:
             stream.set_mask(mask)
-        self._tally.start(mask)
+        self._tally.start(mask, epoch)
 
     def _plan_schedules(self) -> None:
         """Count the steps of the epoch, once the samplers stand where it begins."""

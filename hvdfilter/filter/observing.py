@@ -16,6 +16,7 @@ from torch import Tensor
 from hvdfilter.agreement import ScoreBook
 from hvdfilter.errors import InputError
 from hvdfilter.filter.given import (
+    check_constant,
     check_losses,
     check_scores,
     lacking,
@@ -24,6 +25,7 @@ from hvdfilter.filter.given import (
 )
 from hvdfilter.filter.ids import check_ids, check_range, name_ids, outside
 from hvdfilter.filter.tally import Tally
+from hvdfilter.filter.weights import Weights
 from hvdfilter.policies import Policy
 from hvdfilter.scoring.arguments import raise_bad_rows, scores_of
 from hvdfilter.scoring.criterion import Criterion
@@ -35,11 +37,12 @@ from hvdfilter.scoring.scores import Scores
 class Observer:
     """Notes scores in `book` where `policy` wants any: one that uses none costs no exchange.
 
-    tally: told what is trained.
+    tally: told what is trained. weights: what the policy multiplies losses with.
     """
 
-    def __init__(self, book: ScoreBook, tally: Tally, policy: Policy) -> None:
+    def __init__(self, book: ScoreBook, tally: Tally, weights: Weights, policy: Policy) -> None:
         self._book, self._tally, self._policy = book, tally, policy.name
+        self._weights = weights
         self._needed = frozenset(book.observed) if policy.columns else frozenset()
         # A score that must be given to `update`, if the policy chooses by one.
         self._own = next((name for name in policy.own_scores if name in self._needed), None)
@@ -74,14 +77,16 @@ class Observer:
             )
         rows, targets, each = to_classes(logits, labels)
         if noted:
+            self._tally.check_open()
             ids = check_ids(ids, logits.shape[0], self._book.num_samples)
+            weight, unknown = self._weighted(weight, ids, logits)
         try:
             loss, table = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
         except InputError as refused:
             raise (name_ids(refused, ids, each) if noted else refused) from None
         if noted:
             self._criterion, self._mixed = criterion, mixed
-            self._watch(ids, table, True, each)
+            self._watch(ids, table, True, each, unknown)
             self._tally.add(ids)
             if targets.is_floating_point() if mixed is None else mixed:
                 self._tally.withheld = True
@@ -119,12 +124,14 @@ class Observer:
         check_losses(losses, weight)
         noted = torch.is_grad_enabled()
         if noted:
+            self._tally.check_open()
             ids = check_ids(ids, losses.shape[0], self._book.num_samples)
             check_scores(scores, losses.shape[0])
+            weight, unknown = self._weighted(weight, ids, losses)
         weighted = losses if weight is None else losses * weight
         mean = weighted.mean() if losses.shape[0] else weighted.sum()
         if noted:
-            self._take(losses.detach(), ids, scores)
+            self._take(losses.detach(), ids, scores, unknown)
             self._tally.add(ids)
         return mean
 
@@ -142,15 +149,25 @@ class Observer:
         bad = self._deferred.take()
         if bad is None:
             return None
-        ids, values, scored, each = bad
+        ids, values, scored, each, unknown = bad
         try:
             check_range(ids, self._book.num_samples)
+            if unknown is not None:
+                self._weights.refuse(ids, unknown)
             if scored:
                 raise_bad_rows(values)
         except InputError as refused:
             return name_ids(refused, ids, each)
         # No row was marked: the loss itself is not a number.
         return _nan_loss(values[0] if scored else values, ids, each)
+
+    def fault(self, ending: int | None) -> InputError | None:
+        """What this rank has to report; of the epoch `ending` here, also how it was trained."""
+        self._tally.scored |= self._book.pending > 0
+        error = self.overdue() or lacking(self._policy, self._lacking)
+        if error is None and ending is not None:
+            error = self._tally.fault(ending, self._policy, self._needed)
+        return error
 
     def exchange(self, error: Exception | None, ending: int | None = None) -> None:
         """Collective. Bring what was noted to its owners.
@@ -159,17 +176,31 @@ class Observer:
         that ends here; one that did not train as agreed, or whose scores the policy cannot choose
         by, is reported too. Raises `InputError` on all ranks.
         """
-        self._tally.scored |= self._book.pending > 0
-        error = error or self.overdue() or lacking(self._policy, self._lacking)
-        if ending is not None:
-            error = error or self._tally.fault(ending, self._policy, self._needed)
+        error = error or self.fault(ending)
         if self._needed:
             self._book.exchange(error)
         else:
             self._book.collective.share_error(error)
 
-    def _take(self, losses: Tensor, ids: Tensor, scores: Mapping[str, Any]) -> None:
-        self._watch(ids, losses, False, 1)
+    def _weighted(
+        self, weight: Tensor | None, ids: Tensor, like: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """A batch's weights by the policy too, and which of its samples are not this rank's."""
+        own, unknown = self._weights.of(ids)
+        if own is None:
+            return weight, None
+        check_constant("weight", weight)
+        own = own.to(like.device, non_blocking=True)
+        return (own if weight is None else own * weight), unknown
+
+    def _take(
+        self,
+        losses: Tensor,
+        ids: Tensor,
+        scores: Mapping[str, Any],
+        unknown: Tensor | None = None,
+    ) -> None:
+        self._watch(ids, losses, False, 1, unknown)
         if self._needed:
             scores = {"loss": losses, **scores}
             if missing := self._needed - scores.keys():
@@ -185,19 +216,31 @@ class Observer:
         else:
             self._book.observe(ids, table)
 
-    def _watch(self, ids: Tensor, values: Tensor, scored: bool, each: int) -> None:
+    def _watch(
+        self,
+        ids: Tensor,
+        values: Tensor,
+        scored: bool,
+        each: int,
+        unknown: Tensor | None = None,
+    ) -> None:
         """Look at values, or on a GPU have them looked at one step later.
 
-        values: losses [B], or where they were scored here the kernels' table.
+        values: losses [B], or where they were scored here the kernels' table. unknown: bool [B],
+        samples whose weight is not here.
         """
         if values.is_cuda:
             wrong = (values[0] if scored else values).isnan().any()
             if ids.is_cuda:
                 wrong = wrong | outside(ids, self._book.num_samples)
-            self._deferred.watch(wrong, (ids, values, scored, each))
+                if unknown is not None:
+                    wrong = wrong | unknown.any()
+            self._deferred.watch(wrong, (ids, values, scored, each, unknown))
             return
         if ids.is_cuda:
             check_range(ids, self._book.num_samples)
+            if unknown is not None:
+                self._weights.refuse(ids, unknown)
         # Rows that were scored have been checked. A sum costs less than a search.
         if not scored and math.isnan(values.sum().item()) and values.isnan().any():
             raise _nan_loss(values, ids, each)

@@ -1,15 +1,33 @@
-"""Planner: from what is known of the samples to the mask of an epoch.
+"""Planner: from what is known of the samples to what an epoch trains, how often and how weighted.
 
-View -> policy -> select -> merge. Every rank plans for the samples it owns; the mask is the same on
-all of them. It keeps no mask and knows nothing of batches.
+View -> policy -> select -> merge. Every rank plans for the samples it owns; mask and draws are the
+same on all of them, weights stay with their owners. It knows nothing of batches.
 """
 
 from __future__ import annotations
 
-from hvdfilter.agreement import KeepMask, ScoreBook, merge, select
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvdfilter.agreement import Draws, KeepMask, ScoreBook, merge, merge_draws, select
+from hvdfilter.agreement.validate import validate
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
-from hvdfilter.policies import View
+from hvdfilter.policies import Plan, View
+
+
+class Agreed(NamedTuple):
+    """What an epoch trains, as all ranks agreed.
+
+    draws: None where no sample is drawn more than once. weight: float32 [n] of the samples this
+    rank owns, or None where none has a weight.
+    """
+
+    mask: KeepMask
+    draws: Draws | None = None
+    weight: NDArray[np.float32] | None = None
 
 
 class Planner:
@@ -18,10 +36,11 @@ class Planner:
     def __init__(self, arguments: Arguments, book: ScoreBook) -> None:
         self._arguments, self._book = arguments, book
 
-    def agree(self, epoch: int) -> KeepMask:
-        """Collective. The mask of `epoch`.
+    def agree(self, epoch: int) -> Agreed:
+        """Collective. What `epoch` trains.
 
-        Raises `InputError`, on every rank, when the policy refuses to plan on one.
+        Raises `InputError`, on every rank, when the policy refuses to plan on one, or plans with
+        weights or repeats that cannot be.
         """
         view, error = self.view(epoch), None
         try:
@@ -32,7 +51,18 @@ class Planner:
         kept = select(plan.key, plan.keep, blocks, collective, groups=plan.groups, error=error)
         if plan.always is not None:
             kept |= plan.always
-        return merge(kept, blocks, collective)
+        given = {"weight": plan.weight is not None, "repeats": plan.repeats is not None}
+        weight = repeats = error = None
+        try:
+            weight, repeats = _checked(plan, kept, view)
+        except InputError as refused:
+            error = refused
+        validate({f"{name} given": int(there) for name, there in given.items()}, error, collective)
+        if repeats is None:
+            return Agreed(merge(kept, blocks, collective), weight=weight)
+        draws = merge_draws(np.where(kept, repeats, 0), blocks, collective)
+        once = len(draws.planes) == 1
+        return Agreed(draws.mask, None if once else draws, weight)
 
     def view(self, epoch: int) -> View:
         """What the policy sees on this rank: the history of the samples it owns."""
@@ -52,4 +82,34 @@ class Planner:
             labels=None if arguments.labels is None else arguments.labels[start:stop],
             total=book.collective.allreduce,
             before=book.collective.exscan,
+        )
+
+
+def _checked(
+    plan: Plan, kept: NDArray[np.bool_], view: View
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    """Weight and repeats of a plan, of this rank's block, or `InputError` for the first bad one."""
+    weight, repeats = plan.weight, plan.repeats
+    for name, given, kinds in (("weight", weight, "f"), ("repeats", repeats, "iu")):
+        if given is not None and (given.shape != kept.shape or given.dtype.kind not in kinds):
+            what = "integers" if kinds == "iu" else "floats"
+            raise InputError(
+                f"the plan's {name} must be {what} of shape {kept.shape}, one for each sample that "
+                f"this rank owns, not {given.dtype} {given.shape}"
+            )
+    if repeats is not None:
+        _refuse("repeats", kept & ~((repeats >= 0) & (repeats < 1 << 31)), repeats, view)
+        kept, repeats = kept & (repeats > 0), repeats.astype(np.int64)
+    if weight is not None:
+        _refuse("weight", kept & ~((weight >= 0) & (weight < np.inf)), weight, view)
+        weight = weight.astype(np.float32, copy=False)
+    return weight, repeats
+
+
+def _refuse(name: str, bad: NDArray[np.bool_], values: NDArray[Any], view: View) -> None:
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"the plan's {name} of sample {view.start + first} is {values[first]}: it must be "
+            f"finite and not negative ({int(bad.sum())} such samples)"
         )

@@ -19,7 +19,7 @@ ForwardStep = Callable[[Any], tuple[Any, ...]]
 
 
 def rescore(
-    model: torch.nn.Module,
+    model: torch.nn.Module | None,
     batches: Iterable[Any],
     step: ForwardStep | None,
     observer: Observer,
@@ -29,12 +29,14 @@ def rescore(
 
     Without a step batches are (ids, x, y), and y is what `model(x)` is scored by. The model runs in
     eval mode, so that BatchNorm statistics stay those of training, and each part of it is put back
-    into the mode it was in. What goes wrong ends the pass: the error is returned, for the other
-    ranks have a pass of their own to finish before all can raise it.
+    into the mode it was in; it is None where the step has its own. What goes wrong ends the pass:
+    the error is returned, for the other ranks have a pass of their own to finish before all can
+    raise it.
     """
     error: Exception | None = None
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
+    modes = [] if model is None else [(part, part.training) for part in model.modules()]
+    if model is not None:
+        model.eval()
     with torch.no_grad():
         try:
             for batch in batches:
@@ -49,7 +51,9 @@ def rescore(
     return error
 
 
-def _forward(model: torch.nn.Module, batch: Any, device: torch.device) -> tuple[Any, ...]:
+def _forward(model: torch.nn.Module | None, batch: Any, device: torch.device) -> tuple[Any, ...]:
+    if model is None:
+        raise InputError("rescore needs the model, or step=, a function of a batch that scores it.")
     if not isinstance(batch, (tuple, list)) or len(batch) != 3:
         raise InputError(
             f"rescore: a batch is {type(batch).__name__}, not (ids, x, y); pass step=, a function "

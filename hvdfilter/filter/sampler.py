@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from hvdfilter.agreement.draws import Draws
 from hvdfilter.agreement.local import LocalMask
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
@@ -26,7 +27,8 @@ class ShardSampler(Sampler[int]):
     """Yields the ids this rank trains on in one epoch.
 
     Args:
-        mask: which samples to draw from; the local mode takes a `LocalMask` too.
+        mask: which samples to draw from, and as `Draws` how often; the local mode takes a
+            `LocalMask` too, and no `Draws`.
         rank, size: this process and the number of processes.
         seed: same on every rank.
         shuffle: False yields ascending ids (for re-scoring: ``ShardSampler(~mask, ...)``).
@@ -42,12 +44,13 @@ class ShardSampler(Sampler[int]):
     Global mode repeats at most ``size - 1`` samples, the first of the permutation, once each (more
     often only where there are fewer samples than ranks). In local mode a rank with few kept samples
     repeats them evenly; ``weight`` is what its losses must be multiplied with so that the mean
-    gradient over all ranks stays unbiased. ``repeated`` counts this rank's repeats.
+    gradient over all ranks stays unbiased. ``repeated`` counts this rank's repeats, ``passes`` how
+    often it was iterated.
     """
 
     def __init__(
         self,
-        mask: KeepMask | LocalMask,
+        mask: KeepMask | Draws | LocalMask,
         rank: int,
         size: int,
         seed: int = 0,
@@ -69,17 +72,19 @@ class ShardSampler(Sampler[int]):
         self.pad, self.max_repeats = pad, max_repeats
         self.epoch = 0
         self._offset = 0  # places of the epoch, over all ranks, that are behind us
-        self._yielded = 0
+        self._yielded = self.passes = 0
         self._finished = False  # the last iteration ran to its end: the next one starts afresh
         self._last: tuple[tuple[int, ...], Permutation] | None = None
         self.set_mask(mask)
 
-    def set_mask(self, mask: KeepMask | LocalMask) -> None:
+    def set_mask(self, mask: KeepMask | Draws | LocalMask) -> None:
         """Draw from another mask, from the start of the epoch."""
         self.mask = mask
         self._rewind()
         self._full = mask.count
         if self.mode == "local":
+            if isinstance(mask, Draws):
+                raise InputError("the local mode draws no sample more often than others")
             self._set_local(mask)
         elif isinstance(mask, LocalMask):
             raise InputError("a local mask holds this rank's block only; use mode='local'")
@@ -119,6 +124,7 @@ class ShardSampler(Sampler[int]):
         if self._finished:
             self._rewind()
         self._yielded = 0
+        self.passes += 1
         length = len(self)
         for at in range(0, length, _CHUNK):
             for sample in self.ids(at, min(at + _CHUNK, length)).tolist():
@@ -129,6 +135,30 @@ class ShardSampler(Sampler[int]):
     def ids(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """The draws ``[start, stop)`` of what `__iter__` would yield, as one int64 array."""
         return self._drawn(self._start, start, len(self) if stop is None else stop)
+
+    @property
+    def offset(self) -> int:
+        """Places of the epoch, over all ranks, that lay behind when it was begun or resumed."""
+        return self._offset
+
+    def placed(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which places of the epoch draw the samples in ``[start, stop)``; global mode only.
+
+        Returns ids, a sample as often as it is still to be drawn by all ranks, and the place of
+        each draw: place p is drawn by rank ``(p - offset) % size``, in ascending order.
+        """
+        if isinstance(self.mask, LocalMask) or self.mode == "local":
+            raise InputError("the places of a local sampler are known to its own rank only")
+        draws = self.mask if isinstance(self.mask, Draws) else Draws([self.mask])
+        ids, numbers = draws.between(start, stop)
+        places = self._permutation(0).inverse(numbers) if self.shuffle else numbers
+        end = self._offset + self._left(self._offset) * self.size if self.pad else self._full
+        repeats = np.arange(self._full, end)
+        again = self._at(repeats)
+        mine = (again >= start) & (again < stop)
+        ids, places = np.append(ids, again[mine]), np.append(places, repeats[mine])
+        left = (places >= self._offset) & (places < end)
+        return ids[left], places[left]
 
     @property
     def draws(self) -> int:
@@ -154,7 +184,10 @@ class ShardSampler(Sampler[int]):
                 mine = passes == number
                 result[mine] = self._permutation(int(number))(places[mine])
             return self.mask.nth(self._first + result)
-        places = first + draws * self.size + self.rank
+        return self._at(first + draws * self.size + self.rank)
+
+    def _at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at places of the epoch; the first ones again where it is padded."""
         places = np.where(places < self._full, places, (places - self._full) % self._full)
         return self.mask.nth(self._permutation(0)(places) if self.shuffle else places)
 

@@ -13,22 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter.agreement import KeepMask, ScoreBook
+from hvdfilter.agreement import Draws, KeepMask, ScoreBook
+from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
+from hvdfilter.filter.planning import Agreed
 
 
 @dataclass(frozen=True)
 class Place:
     """How far a run has come, beside its score book.
 
-    closed: no epoch is open. sampler: the state of the `ShardSampler`.
+    closed: no epoch is open. trained: what the epoch trains, its weights those of this rank's
+    block. sampler: the state of the `ShardSampler`.
     """
 
     epoch: int
     closed: bool
     lr_scale: float
-    mask: KeepMask
+    trained: Agreed
     sampler: dict[str, Any]
 
 
@@ -39,12 +42,18 @@ SCALARS = ("epoch", "closed", "lr_scale", "sampler")
 def pack(arguments: Arguments, place: Place, book: ScoreBook) -> dict[str, Any]:
     """Collective. The state of a filter; the columns of the book are empty but on rank 0."""
     columns = {name: torch.from_numpy(column) for name, column in book.gather().items()}
+    mask, draws, block = place.trained
+    planes = [mask] if draws is None else draws.planes
+    nothing = np.empty(0, np.float32)
+    weight = nothing if block is None else gather_blocks(block, book.collective)
     return {
         **arguments.identity(),
         "epoch": place.epoch,
         "closed": place.closed,
         "lr_scale": place.lr_scale,
-        "mask": torch.from_numpy(place.mask.packed.copy()),
+        # A row of bits for each plane of the draws, see `Draws`; one where none is repeated.
+        "mask": torch.from_numpy(np.stack([plane.packed for plane in planes])),
+        "weight": torch.from_numpy(weight),
         "columns": columns,
         "sampler": place.sampler,
     }
@@ -64,15 +73,21 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     text = json.dumps({name: state[name] for name in names}) if first else ""
     saved = json.loads(collective.broadcast_bytes(text.encode()))
     collective.share_error(_mismatch(saved, identity))
-    columns = packed = None
+    columns = packed = weight = None
     if first:
         columns = {name: np.asarray(column) for name, column in state["columns"].items()}
-        packed = np.asarray(state["mask"])
+        packed, weight = np.asarray(state["mask"]), np.asarray(state["weight"])
     book.scatter(columns)
-    mask = KeepMask(collective.broadcast(packed), arguments.num_samples)
-    return Place(
-        int(saved["epoch"]), bool(saved["closed"]), float(saved["lr_scale"]), mask, saved["sampler"]
-    )
+    planes = [KeepMask(row, arguments.num_samples) for row in collective.broadcast(packed)]
+    draws = Draws(planes) if len(planes) > 1 else None
+    block = None
+    weighted = collective.broadcast(None if weight is None else np.array([weight.size], np.int64))
+    if weighted[0]:
+        like = np.empty(book.length, np.float32)
+        block = scatter_blocks(weight, like, book.blocks, collective)
+    trained = Agreed(planes[0] if draws is None else draws.mask, draws, block)
+    closed, scale = bool(saved["closed"]), float(saved["lr_scale"])
+    return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"])
 
 
 def _mismatch(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> InputError | None:

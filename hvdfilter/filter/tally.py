@@ -46,16 +46,30 @@ class Tally:
         self._sampler = sampler
         self.start(mask)
 
-    def start(self, mask: KeepMask) -> None:
-        """Count from nothing, against `mask`."""
-        self._mask = mask
+    def start(self, mask: KeepMask, epoch: int = -1) -> None:
+        """Count from nothing, against `mask`. epoch: that which it opens; -1 opens none."""
+        self._mask, self._epoch, self._open = mask, epoch, epoch >= 0
         self.samples = self.batches = self.largest = 0
         self.scored = self.withheld = False
         self._fresh: list[Tensor] = []
         self._waiting = 0
+        self._passes = self._sampler.passes
         self._head: NDArray[np.int64] = np.empty(0, np.int64)
         self._hidden = 0
         self._seen: NDArray[np.uint8] | None = None
+
+    def close(self) -> None:
+        """The epoch has ended."""
+        self._open = False
+
+    def check_open(self) -> None:
+        """Raise `InputError` where no epoch is open, as in a loop that begins none."""
+        if not self._open:
+            done = "has begun" if self._epoch < 0 else f"is open, {self._epoch} has ended"
+            raise InputError(
+                f"no epoch {done}: call filt.begin_epoch(epoch, optimizer) on all ranks before "
+                "each epoch's first batch (under torch.no_grad() nothing is noted, and none needed)"
+            )
 
     def add(self, ids: Tensor) -> None:
         """A batch was trained. ids: int [B], not to be changed afterwards."""
@@ -98,6 +112,11 @@ class Tally:
                 "made before begin_epoch"
                 if self._sampler.draws
                 else "filt.sampler() was never drawn from, another sampler has taken its place"
+            )
+        elif (passes := self._sampler.passes - self._passes) > 1 and self.samples >= 2 * whole:
+            return InputError(
+                f"epoch {epoch}: filt.sampler() was drawn from {passes} times: call "
+                "filt.begin_epoch(epoch, optimizer) before each of them"
             )
         elif self._sampler.size > 1:
             if not self._sampler.draws and self._kept_seen() == self._mask.count > whole:

@@ -62,7 +62,8 @@ class Criterion(NamedTuple):
         check_logits(logits)
         check_labels(labels, logits, soft=True)
         weight, classes = self.class_weight, logits.shape[1]
-        assert weight is not None
+        if not isinstance(weight, Tensor):
+            raise InputError(f"class_weight: expected a tensor, not {type(weight).__name__}.")
         if weight.shape != (classes,) or not weight.is_floating_point():
             raise InputError(
                 f"class_weight: expected {classes} floating values, one for each class, got "

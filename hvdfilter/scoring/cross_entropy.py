@@ -93,14 +93,20 @@ def tabled(
             logits, labels, weight, label_smoothing, ignore_index, differentiable
         )
     elif differentiable:
-        outputs = _CrossEntropy.apply(logits, labels, weight, label_smoothing, ignore_index)
+        tables: list[Tensor] = []
+        loss = _CrossEntropy.apply(logits, labels, weight, label_smoothing, ignore_index, tables)
+        return loss, tables[0]
     else:
         outputs = passes.forward(logits, labels, weight, label_smoothing, ignore_index, False)
     return outputs[0], outputs[1]
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The eager path: what the registered operator does, at half its cost per call."""
+    """The eager path: what the registered operator does, at half its cost per call.
+
+    The score table is handed out through a list: as a second output it would have a gradient made
+    for it in every backward.
+    """
 
     @staticmethod
     def forward(
@@ -110,15 +116,16 @@ class _CrossEntropy(torch.autograd.Function):
         weight: Tensor | None,
         smoothing: float,
         ignore_index: int,
-    ) -> tuple[Tensor, Tensor]:
+        tables: list[Tensor],
+    ) -> Tensor:
         inputs = (logits, labels, weight, smoothing, ignore_index)
         outputs = passes.forward(*inputs, True)
         passes.keep(ctx, inputs, outputs)
-        ctx.mark_non_differentiable(outputs[1])
-        return outputs[0], outputs[1]
+        tables.append(outputs[1])
+        return outputs[0]
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         # Gradients are on only where one of the gradient is asked for, which there is not: the
         # wrapper that says so is not worth its cost to everybody else.
         run = _gradient_once if torch.is_grad_enabled() else _gradient
@@ -126,7 +133,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _gradient(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    return passes.gradient(ctx, upstream, passes.backward), None, None, None, None
+    return passes.gradient(ctx, upstream, passes.backward), None, None, None, None, None
 
 
 _gradient_once = torch.autograd.function.once_differentiable(_gradient)

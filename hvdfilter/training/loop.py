@@ -22,6 +22,7 @@ from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, opening, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
+from hvdfilter.training.forward import forward_only
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
@@ -192,7 +193,8 @@ class Trainer:
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
-        self.filter.rescore(torch.nn.Sequential(self.prepare, self.model), loader)
+        model = forward_only(self.prepare, self.model, self.config.model, self.world.device)
+        self.filter.rescore(model, loader)
 
     def _record(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""

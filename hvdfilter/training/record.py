@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hvdfilter.agreement import Call
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.training import checkpoint, ring
@@ -56,6 +57,7 @@ class Record:
         resume: bool = False,
         **options: Any,
     ) -> None:
+        filt.world.collective.meet(Call.RECORD)
         self.filter, self.optimizer, self.accumulate = filt, optimizer, accumulate
         wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
         self.model = model.get_submodule("module") if wrapped else model
@@ -67,8 +69,11 @@ class Record:
             "epochs": filt.epochs,
             "seed": filt.seed,
             **DEFAULTS,
-            **options,
         }
+        with filt.world.collective.errors_shared():
+            if taken := sorted(options.keys() & config.keys() - DEFAULTS.keys()):
+                raise InputError(f"Record takes {taken[0]} from what it is given: leave it out")
+        config |= options
         path = Path(folder)
         self.folder = RunFolder.open(path.parent, path.name, config, filt.world, resume)
         self.next_epoch = 0
@@ -84,6 +89,8 @@ class Record:
         script spent on its own: training, loading, evaluation.
         """
         filt = self.filter
+        error = None if filt.epoch >= 0 else InputError("Record.epoch comes after begin_epoch")
+        filt.world.collective.meet(Call.RECORD_EPOCH, error=error)
         filt.end_epoch()
         world, costs, mask = filt.world, filt.costs, filt.mask
         seconds, sent = costs.take()

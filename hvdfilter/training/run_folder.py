@@ -117,7 +117,7 @@ def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: boo
     except OSError as failed:
         raise InputError(
             f"the run folder under {runs} cannot be written ({failed.strerror}): choose "
-            "another with --runs DIR"
+            "another place (--runs DIR)"
         ) from None
 
 

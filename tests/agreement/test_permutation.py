@@ -11,6 +11,13 @@ def test_it_is_a_bijection(n):
     assert np.array_equal(np.sort(image), np.arange(n))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 65536, 65537, 90_000, 90_001, 99_991])
+def test_the_inverse_goes_back(n):
+    permutation = Permutation(n, 5, 6)
+    assert np.array_equal(permutation.inverse(permutation(np.arange(n))), np.arange(n))
+    assert np.array_equal(permutation(permutation.inverse(np.arange(n))), np.arange(n))
+
+
 def test_places_can_be_asked_for_in_any_order():
     permutation = Permutation(100_000, 1)
     places = np.array([99_999, 0, 5, 5])

@@ -163,6 +163,26 @@ def test_a_rank_that_leaves_while_others_agree_ends_the_job() -> None:
     assert waited in done.stderr
 
 
+def test_a_rank_that_leaves_a_job_whose_mpi_horovod_started_ends_it() -> None:
+    # Horovod then ends MPI on all ranks, under the feet of the one that waits.
+    source = """
+        import torch, horovod.torch as hvd
+        hvd.init()
+        import hvdfilter as hf
+        filt = hf.Filter(40, epochs=3)
+        filt.begin_epoch(0)
+        filt.loss(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]), torch.tensor([3, 4]))
+        if hvd.rank() == 0:
+            filt.state_dict()
+            print("saved")
+    """
+    done = run_ranks(source, 2, timeout=50, env={"HVDFILTER_PATIENCE": "20"})
+    assert done.returncode != 0 and "saved" not in done.stdout
+    assert "rank 0 is in state_dict(), but another rank has left" in done.stderr, done.stderr
+    assert "call it on all ranks, save on rank 0" in done.stderr
+    assert "MPI_Test" not in done.stderr and "signal" not in done.stderr, done.stderr
+
+
 def test_a_first_filter_on_one_rank_only_ends_the_job() -> None:
     # Before any channel is there: Horovod and MPI themselves wait for the other rank.
     source = """

@@ -14,6 +14,7 @@ import hvdfilter as hf
 
 def test_rescore_uses_eval_mode_and_restores_training_mode() -> None:
     # BatchNorm's running statistics must not move while hidden samples are looked at.
+    torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3))
     before = model[0].running_mean.clone()
     filt = hf.Filter(8, "kakurenbo", epochs=3)
