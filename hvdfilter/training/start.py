@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hvdfilter import policies
+from hvdfilter.errors import InputError
 from hvdfilter.training import budget, opening, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
@@ -39,6 +40,11 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
+        if policy.own_scores and policy.columns:  # refused here, before there is a folder
+            raise InputError(
+                f"policy {policy.name!r} needs {policy.own_scores[0]} from filt.update, in a "
+                "script of your own: give this command its score file, --policy_options.scores PATH"
+            )
     if not opening.several(policy):
         return Trainer(config, world, policy)
     folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvdfilter.agreement import KeepMask
+import hvdfilter as hf
 from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
 from hvdfilter.training import checkpoint
@@ -59,9 +59,10 @@ def test_the_mean_of_several_models_is_what_the_run_chooses_by(tmp_path: Path) -
     mean = ((alone[0] + alone[1]) / 2).astype(np.float32)
     found = score_file.read(opening / "scores.parquet", ["el2n"], 0, N, N)["el2n"]
     np.testing.assert_array_equal(found, mean)
-    state = checkpoint.read(run / "checkpoint.safetensors", current())
-    chosen = KeepMask(state["filter"]["mask"].numpy(), N)
-    assert set(chosen.kept_ids()) == largest(mean, N // 2)
+    chosen = np.zeros(N, np.float32)
+    chosen[list(largest(mean, N // 2))] = 1
+    expected = hf.agree(chosen, np.arange(N), N, N // 2).digest
+    assert {r["mask_digest"] for r in records(run)} == {expected}
     assert [r["kept"] for r in records(run)] == [N // 2] * 3  # pruned from the first epoch on
     made = score_file.made(opening / "scores.parquet")
     assert (made["seeds"], made["epochs"], made["model"]) == ([6, 7], 2, "cnn")
