@@ -22,7 +22,7 @@ A policy with an option `keep` is asked to hide each fraction (keep = 1 - fracti
 run once a seed with its own defaults, and the share that it really hid is listed. Where samples
 are repeated, a control trains as many draws. One that needs what this command cannot give it (a
 table of scores of a hold-out model) is reported and left out; `--set POLICY.OPTION=VALUE` gives an
-option.
+option. Options that count epochs are cut down to these short runs (`shortened`).
 
 All runs of one command share a process and one thread. `--worker I/N` takes every N-th group of
 runs of one seed and fraction, whose policies mostly share their controls. Every finished run is a
@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worker, workers = options.worker
     world = ring.start()
     torch.set_num_threads(1)  # after it: it takes all that a rank has
-    groups = plan(options.policies, options.fractions, options.seeds, _given(options.set))
+    given = _given(options.set)
+    groups = plan(options.policies, options.fractions, options.seeds, given, recipe.epochs)
     mine = [group for number, group in enumerate(groups) if number % workers == worker]
     with results.Store(options.runs / options.name, asdict(recipe), worker) as store:
         if not options.table:
@@ -100,6 +101,7 @@ def plan(
     fractions: Sequence[float],
     seeds: int,
     given: dict[str, dict[str, Any]],
+    epochs: int,
 ) -> list[list[Job]]:
     """Groups of jobs of one seed and fraction; `full` and `random` are always among them."""
     names = ["full", "random", *(name for name in names if name not in ("full", "random"))]
@@ -110,12 +112,23 @@ def plan(
             for name in names:
                 if ("keep" in option_names(policies.get(name))) == (fraction is None):
                     continue
-                options = dict(given.get(name, {}))
+                known = option_names(policies.get(name))
+                options = {key: value for key, value in shortened(epochs).items() if key in known}
+                options |= given.get(name, {})
                 if fraction is not None:
                     options["keep"] = round(1 - fraction, 6)
                 jobs.append(Job(name, fraction, tuple(sorted(options.items())), seed))
             groups.append(jobs)
     return groups
+
+
+def shortened(epochs: int) -> dict[str, int]:
+    """Options that count epochs of a published run of 90 to 200, for a run of `epochs`.
+
+    A quarter of the run for the epochs from which a static choice is made: less says nothing of a
+    sample, more leaves nothing to save.
+    """
+    return {"warmup": max(1, epochs * 5 // 90), "opening": max(2, epochs // 4), "window": 2}
 
 
 def work(

@@ -149,7 +149,7 @@ int64_t cross_entropy(const Rows& job) {
   const double sum =
       job.dtype == kFloat64 ? weighted_sum<double>(job) : weighted_sum<float>(job);
   store(job.loss, row_dtype(job.dtype), 0, sum / counted);
-  store(job.count, row_dtype(job.dtype), 0, counted);
+  if (job.count != nullptr) store(job.count, row_dtype(job.dtype), 0, counted);
   return bad;
 }
 

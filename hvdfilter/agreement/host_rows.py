@@ -19,11 +19,16 @@ Piece = tuple[NDArray[np.int64], list[NDArray[Any]]]
 
 
 class HostRows:
-    """Columns that grow: ids, then values of these dtypes."""
+    """Columns that grow, in chunks that are never copied: ids, then values of these dtypes."""
 
     def __init__(self, dtypes: Sequence[Any]) -> None:
         self._dtypes = (np.int64, *dtypes, np.bool_)
-        self._columns: list[NDArray[Any]] = [np.empty(0, kind) for kind in self._dtypes]
+        self._start()
+
+    def _start(self) -> None:
+        self._full: list[list[NDArray[Any]]] = []
+        self._chunk: list[NDArray[Any]] = [np.empty(0, kind) for kind in self._dtypes]
+        self._used, self._capacity = 0, 0
         self._calls: list[int] = []
         self.rows = 0
 
@@ -31,31 +36,33 @@ class HostRows:
         self, ids: NDArray[Any], columns: Sequence[NDArray[Any]], seen: NDArray[Any] | None
     ) -> None:
         """Copy one call's rows; `seen` is 0 where a row is not to count."""
-        start, stop = self.rows, self.rows + ids.size
-        if stop > self._columns[0].size:
-            self._grow(stop)
-        own_ids, *own_columns, own_seen = self._columns
-        own_ids[start:stop] = ids
-        for own, column in zip(own_columns, columns, strict=True):
+        count = ids.size
+        if self._used + count > self._capacity:
+            self._grow(count)
+        start, stop = self._used, self._used + count
+        chunk = self._chunk
+        chunk[0][start:stop] = ids
+        for own, column in zip(chunk[1:-1], columns, strict=True):
             own[start:stop] = column
-        own_seen[start:stop] = True if seen is None else seen != 0
-        self._calls.append(ids.size)
-        self.rows = stop
+        chunk[-1][start:stop] = True if seen is None else seen != 0
+        self._calls.append(count)
+        self._used = stop
+        self.rows += count
 
     def take(self) -> Piece:
         """All rows that count, and none are left."""
-        ids, *values, seen = (column[: self.rows] for column in self._columns)
+        chunks = [*self._full, [column[: self._used] for column in self._chunk]]
+        ids, *values, seen = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
         piece = settle(ids, values, self._calls, seen)
-        self._columns = [np.empty(0, kind) for kind in self._dtypes]
-        self._calls, self.rows = [], 0
+        self._start()
         return piece
 
-    def _grow(self, rows: int) -> None:
-        capacity = max(2 * rows, 1024)
-        for at, column in enumerate(self._columns):
-            wider = np.empty(capacity, column.dtype)
-            wider[: self.rows] = column[: self.rows]
-            self._columns[at] = wider
+    def _grow(self, count: int) -> None:
+        if self._used:
+            self._full.append([column[: self._used] for column in self._chunk])
+        self._capacity = max(2 * self._capacity, count, 1024)
+        self._chunk = [np.empty(self._capacity, kind) for kind in self._dtypes]
+        self._used = 0
 
 
 def settle(

@@ -97,7 +97,8 @@ def tabled(
         loss = _CrossEntropy.apply(logits, labels, weight, label_smoothing, ignore_index, tables)
         return loss, tables[0]
     else:
-        outputs = passes.forward(logits, labels, weight, label_smoothing, ignore_index, False)
+        outputs = passes.new_outputs(logits, False)
+        passes.forward(logits, labels, weight, label_smoothing, ignore_index, outputs)
     return outputs[0], outputs[1]
 
 
@@ -119,7 +120,7 @@ class _CrossEntropy(torch.autograd.Function):
         tables: list[Tensor],
     ) -> Tensor:
         inputs = (logits, labels, weight, smoothing, ignore_index)
-        outputs = passes.forward(*inputs, True)
+        outputs = passes.forward(*inputs, passes.new_outputs(logits, True, bare=True))
         passes.keep(ctx, inputs, outputs)
         tables.append(outputs[1])
         return outputs[0]

@@ -46,7 +46,8 @@ def cross_entropy_op(
     differentiable: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Loss, score table, count, row sums and gradient."""
-    return passes.forward(logits, labels, weight, smoothing, ignore_index, differentiable)
+    outputs = passes.new_outputs(logits, differentiable)
+    return passes.forward(logits, labels, weight, smoothing, ignore_index, outputs)  # type: ignore[return-value]
 
 
 @cross_entropy_op.register_fake

@@ -133,7 +133,7 @@ def test_a_control_of_as_many_samples_is_policy_random() -> None:
 
 
 def test_jobs_are_split_whole_groups_to_a_worker_with_full_and_random_in_them() -> None:
-    groups = accuracy.plan(["kakurenbo"], [0.3, 0.5], seeds=2, given={})
+    groups = accuracy.plan(["kakurenbo"], [0.3, 0.5], seeds=2, given={}, epochs=12)
     names = [[(job.policy, job.fraction, job.seed) for job in group] for group in groups]
     assert names[:3] == [
         [("full", None, 0)],
@@ -141,7 +141,7 @@ def test_jobs_are_split_whole_groups_to_a_worker_with_full_and_random_in_them() 
         [("random", 0.5, 0), ("kakurenbo", 0.5, 0)],
     ]
     assert len(names) == 6
-    assert dict(groups[1][1].options) == {"keep": 0.7}
+    assert dict(groups[1][1].options) == {"keep": 0.7, "warmup": 1}  # that of 90 epochs is 5
 
 
 def test_a_command_is_run_once_and_goes_on_where_it_was_killed(
