@@ -49,6 +49,8 @@ class EpsilonGreedy(Policy):
     """
 
     name: ClassVar[str] = "epsilon-greedy"
+    source: ClassVar[str] = "Raju et al. 2021, arXiv:2111.12621"
+    cost: ClassVar[str] = "3 histograms, 2 sums, 1 scan over the ranks"
     columns: ClassVar[tuple[str, ...]] = ("loss_mean",)
     keep: float = 0.7
     epsilon: float = 0.1
@@ -94,6 +96,8 @@ class UCB(Policy):
     """
 
     name: ClassVar[str] = "ucb"
+    source: ClassVar[str] = "Raju et al. 2021, arXiv:2111.12621"
+    cost: ClassVar[str] = "one sum over the ranks"
     columns: ClassVar[tuple[str, ...]] = ("loss_mean", "observations")
     keep: float = 0.7
     c: float = 1.0

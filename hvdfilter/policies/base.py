@@ -97,6 +97,7 @@ class Policy(ABC):
     """A rule for what to keep. Subclasses are frozen dataclasses: their fields are the options.
 
     name: what it is called in commands and sentences; the class's own where none is given.
+    source, cost: who published it, and what it costs beside training, in a few words.
     columns: names of the score-book columns it plans from, or `Field` objects (none: it needs no
     scores).
     own_scores: observed values that only `filt.update` can bring, for those that `filt.loss` notes
@@ -106,6 +107,8 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    source: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     columns: ClassVar[tuple[str, ...]] = ()
     own_scores: ClassVar[tuple[str, ...]] = ()
     rescores: ClassVar[bool] = False

@@ -54,6 +54,8 @@ class Ccs(Static):
     """
 
     name: ClassVar[str] = "ccs"
+    source: ClassVar[str] = "Zheng et al. 2023, arXiv:2210.15809"
+    cost: ClassVar[str] = "opening epochs of full training"
     by: str = "aum"
     beta: float = -1.0
     strata: int = 50

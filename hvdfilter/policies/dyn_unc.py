@@ -33,6 +33,8 @@ class DynUnc(Static):
     """
 
     name: ClassVar[str] = "dyn-unc"
+    source: ClassVar[str] = "He et al. 2023, arXiv:2306.05175"
+    cost: ClassVar[str] = "opening epochs of full training"
     opening: int = 20
     window: int = 10
 

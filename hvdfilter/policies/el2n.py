@@ -36,6 +36,8 @@ class El2n(Static):
     """
 
     name: ClassVar[str] = "el2n"
+    source: ClassVar[str] = "Paul et al. 2021, arXiv:2107.07075"
+    cost: ClassVar[str] = "opening epochs of full training, per seed"
     seeds: int = 1
 
     def __post_init__(self) -> None:

@@ -39,6 +39,8 @@ class Forgetting(Static):
     """
 
     name: ClassVar[str] = "forgetting"
+    source: ClassVar[str] = "Toneva et al. 2019, arXiv:1812.05159"
+    cost: ClassVar[str] = "opening epochs of full training"
     opening: int = 20
 
     @property

@@ -35,6 +35,8 @@ class GraNd(Static):
     """
 
     name: ClassVar[str] = "grand"
+    source: ClassVar[str] = "Paul et al. 2021, arXiv:2107.07075"
+    cost: ClassVar[str] = "opening epochs of full training with GradNorm"
     own_scores: ClassVar[tuple[str, ...]] = ("grad_norm",)
 
     @property

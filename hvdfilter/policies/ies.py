@@ -39,6 +39,8 @@ class IES(Policy):
     """
 
     name: ClassVar[str] = "ies"
+    source: ClassVar[str] = "Yuan et al. 2025, arXiv:2502.07547"
+    cost: ClassVar[str] = "a forward pass over the hidden samples"
     columns: ClassVar[tuple[str, ...]] = ("loss_curvature", "age")
     rescores: ClassVar[bool] = True
     threshold: float = 1e-3

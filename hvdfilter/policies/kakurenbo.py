@@ -28,6 +28,8 @@ class Kakurenbo(Policy):
     """
 
     name: ClassVar[str] = "kakurenbo"
+    source: ClassVar[str] = "Nguyen et al. 2023, arXiv:2310.10102"
+    cost: ClassVar[str] = "a forward pass over the hidden samples"
     columns: ClassVar[tuple[str, ...]] = ("loss", "confidence", "correct", "age")
     rescores: ClassVar[bool] = True
     keep: float = 0.7

@@ -25,6 +25,8 @@ class LargestLoss(Policy):
     """
 
     name: ClassVar[str] = "loss"
+    source: ClassVar[str] = "after Jiang et al. 2019, arXiv:1910.00762"
+    cost: ClassVar[str] = "a forward pass over the hidden samples"
     columns: ClassVar[tuple[str, ...]] = ("loss", "age")
     rescores: ClassVar[bool] = True
     keep: float = 0.7

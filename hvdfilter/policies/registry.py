@@ -69,13 +69,14 @@ def make(name: str, /, **options: Any) -> Policy:
     return Limited(made, **common) if common else made
 
 
-def describe() -> list[tuple[str, str, str]]:
-    """One row a policy, for a person: name, options with their defaults, what it does."""
+def describe() -> list[tuple[str, str, str, str, str]]:
+    """A row a policy, for a person: name, options with defaults, what it does, cost, source."""
     rows = []
     for name in available():
         policy = get(name)
         options = ", ".join(f"{f.name}={f.default!r}" for f in fields(policy))  # type: ignore[arg-type]
-        rows.append((name, options, (policy.__doc__ or "").strip().splitlines()[0]))
+        does = (policy.__doc__ or "").strip().splitlines()[0]
+        rows.append((name, options, does, policy.cost, policy.source))
     return rows
 
 

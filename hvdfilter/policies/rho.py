@@ -38,6 +38,8 @@ class Rho(Policy):
     """
 
     name: ClassVar[str] = "rho"
+    source: ClassVar[str] = "Mindermann et al. 2022, arXiv:2206.07137"
+    cost: ClassVar[str] = "a hold-out model once, a forward pass over the hidden"
     columns: ClassVar[tuple[str, ...]] = ("loss", "age")
     rescores: ClassVar[bool] = True
     keep: float = 0.7

@@ -40,6 +40,8 @@ class RS2(Policy):
     """
 
     name: ClassVar[str] = "rs2"
+    source: ClassVar[str] = "Okanovic et al. 2024, arXiv:2305.18424"
+    cost: ClassVar[str] = "nothing beside the mask"
     keep: float = 0.7
     scale_lr: bool = False
 

@@ -40,6 +40,8 @@ class SelectiveBackprop(Policy):
     """
 
     name: ClassVar[str] = "selective-backprop"
+    source: ClassVar[str] = "Jiang et al. 2019, arXiv:1910.00762"
+    cost: ClassVar[str] = "a forward pass over the hidden samples"
     columns: ClassVar[tuple[str, ...]] = ("loss", "age")
     rescores: ClassVar[bool] = True
     beta: float = 1.0

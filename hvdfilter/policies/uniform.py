@@ -23,6 +23,7 @@ class Full(Policy):
     """Keep every sample, every epoch."""
 
     name: ClassVar[str] = "full"
+    cost: ClassVar[str] = "nothing beside the mask"
 
     def plan(self, view: View) -> Plan:
         """Everything."""
@@ -35,6 +36,7 @@ class Random(Policy):
     """Keep a fresh uniform share of the samples each epoch."""
 
     name: ClassVar[str] = "random"
+    cost: ClassVar[str] = "nothing beside the mask"
     keep: float = 0.7
     scale_lr: bool = True
 
@@ -52,6 +54,7 @@ class StaticRandom(Policy):
     """Keep one uniform share of the samples, the same in all epochs."""
 
     name: ClassVar[str] = "static-random"
+    cost: ClassVar[str] = "nothing beside the mask"
     keep: float = 0.7
     scale_lr: bool = False
 

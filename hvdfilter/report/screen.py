@@ -115,8 +115,8 @@ class Screen:
 
 
 def policy_table() -> None:
-    """Every policy, its options with their defaults, and what it does."""
-    table = _table("policy", "options", "what it does")
+    """Every policy, its options with their defaults, what it does and costs, and its source."""
+    table = _table("policy", "options", "what it does", "cost beside training", "source")
     for row in policies.describe():
         table.add_row(*row)
     console = _console()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from hvdfilter import policies
+from hvdfilter.agreement import SoloCollective
+from hvdfilter.policies import score_file
 from tests.distributed.launch import check_ranks
 
 SAMPLES, EPOCHS, SEED = 1003, 9, 5  # no multiple of 8 or of any number of ranks here
@@ -15,40 +20,66 @@ import numpy as np
 def scores(ids, epoch):
     u = np.modf(np.sin(ids * 12.9898 + epoch * 78.233) * 43758.5453)[0] % 1
     loss = np.round(u * 3, 1).astype(np.float32)
-    return {"loss": loss, "confidence": np.exp(-loss), "correct": u < 0.8}
+    return {"loss": loss, "confidence": np.exp(-loss), "correct": u < 0.8,
+            "grad_norm": (loss / 2) ** 3, "margin": 1 - loss}
 """
 
 PROGRAM = (
     SCORES
     + """
-import sys
+import hashlib, sys
 import torch
 import hvdfilter as hf
-policy, samples, epochs, seed = sys.argv[1], *map(int, sys.argv[2:])
+from hvdfilter.policies.registry import option_names
+file, samples, epochs, seed, *names = sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]
 world = hf.init()
-options = {"warmup": 2, "tau": 0.2} if policy == "kakurenbo" else {}
-filt = hf.Filter(samples, hf.policies.make(policy, **options), epochs=epochs, seed=seed)
-for epoch in range(epochs):
-    mask = filt.begin_epoch(epoch)
-    ids = np.concatenate([filt.sampler().ids(), filt.hidden_sampler().ids()])
-    seen = {name: torch.from_numpy(value) for name, value in scores(ids, epoch).items()}
-    if filt.policy.columns:
-        filt.book.observe(torch.from_numpy(ids), seen)
-    if world.rank == 0:
-        print(epoch, mask.count, mask.digest)
+few = {"warmup": 2, "tau": 0.2, "opening": 3, "window": 2, "threshold": 0.5,
+       "presample": 1}
+for name in names:
+    options = {key: few[key] for key in option_names(hf.policies.get(name)) if key in few}
+    options |= {"scores": file} if name == "rho" else {}
+    filt = hf.Filter(samples, hf.policies.make(name, **options), epochs=epochs, seed=seed)
+    for epoch in range(epochs):
+        mask = filt.begin_epoch(epoch)
+        ids = np.unique(np.concatenate([filt.sampler().ids(), filt.hidden_sampler().ids()]))
+        seen = {key: torch.from_numpy(value) for key, value in scores(ids, epoch).items()}
+        if filt.policy.columns:
+            filt.book.observe(torch.from_numpy(ids), seen)
+        block = filt._weights.block
+        kept = mask.kept_ids(filt.book.start, filt.book.start + filt.book.length)
+        mine = np.empty(0, np.float32) if block is None else block[kept - filt.book.start]
+        weights = np.concatenate(world.collective.allgather(mine))
+        if world.rank == 0:
+            draws = "-" if filt.draws is None else filt.draws.digest[:12]
+            said = hashlib.sha256(weights.tobytes()).hexdigest()[:12] if weights.size else "-"
+            print(name, epoch, mask.count, mask.digest[:12], draws, said, flush=True)
+    filt.end_epoch()
 """
 )
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("policy", ["kakurenbo", "random", "static-random", "full"])
-def test_masks_do_not_depend_on_the_number_of_ranks(policy: str) -> None:
+def test_masks_weights_and_repeats_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
+    space: dict = {}
+    exec(SCORES, space)
+    file = tmp_path / "hold-out.parquet"
+    irreducible = {"loss": space["scores"](np.arange(SAMPLES), 99)["loss"]}
+    labels, made = np.zeros(SAMPLES, np.int64), {"model": "of a test"}
+    score_file.write(file, irreducible, labels, SAMPLES, made, SoloCollective())
+    ours = "hvdfilter.policies"  # other tests of this process may have registered their own
+    names = [n for n in policies.available() if policies.get(n).__module__.startswith(ours)]
+    arguments = [str(file), str(SAMPLES), str(EPOCHS), str(SEED), *names]
     runs = [
-        check_ranks(PROGRAM, ranks, policy, str(SAMPLES), str(EPOCHS), str(SEED))
-        for ranks in (1, 2, 3, 4)
+        check_ranks(PROGRAM, ranks, *arguments, timeout=110).splitlines() for ranks in (1, 2, 3, 4)
     ]
-    assert len(runs[0].splitlines()) == EPOCHS
-    assert runs[1:] == runs[:1] * 3
+    assert len(runs[0]) == EPOCHS * len(names)
+    for other in runs[1:]:
+        assert other == runs[0]
+    # Not all the same because nothing happens: who hides, who weighs, who repeats.
+    words = [line.split() for line in runs[0]]
+    assert {name for name, _, count, *_ in words if int(count) < SAMPLES} >= {*names} - {"full"}
+    assert {name for name, *_, said in words if said != "-"} >= {"infobatch", "importance"}
+    assert {name for name, *_, draws, _ in words if draws != "-"} >= {"importance"}
 
 
 @pytest.mark.distributed
@@ -66,6 +97,6 @@ def test_masks_are_those_of_the_rule_written_out() -> None:
             kept[easy] = ~(columns["correct"] & (columns["confidence"] >= 0.2))[easy]
         expected.append(int(kept.sum()))
         columns = space["scores"](ids, epoch)
-    out = check_ranks(PROGRAM, 3, "kakurenbo", str(SAMPLES), str(EPOCHS), str(SEED))
-    assert [int(line.split()[1]) for line in out.splitlines()] == expected
+    out = check_ranks(PROGRAM, 3, "-", str(SAMPLES), str(EPOCHS), str(SEED), "kakurenbo")
+    assert [int(line.split()[2]) for line in out.splitlines()] == expected
     assert min(expected) < 0.85 * SAMPLES

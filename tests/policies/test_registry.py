@@ -37,3 +37,11 @@ def test_a_taken_name_is_refused() -> None:
 
     with pytest.raises(InputError, match="'full' exists already"):
         policies.register(Impostor)
+
+
+def test_every_policy_says_what_it_costs_and_whose_it_is() -> None:
+    for name, _, does, cost, source in policies.describe():
+        if not policies.get(name).__module__.startswith("hvdfilter.policies"):
+            continue  # another test's own
+        assert does.endswith(".") and cost, name
+        assert bool(source) == (name not in ("full", "random", "static-random")), name
