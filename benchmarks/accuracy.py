@@ -12,7 +12,7 @@ three others of the same seed (the same first weights, order and augmentation):
 - `full` shortened to exactly as many steps, its warm-up and cosine compressed with it (the last
   epoch trains a random part of the set): what simply training less gives;
 - `random` that hides as many samples in the same epochs, fresh ones each time, with the learning
-  rate scaled where the policy scales it: what choosing at random gives.
+  rate scaled where the policy scales it, or weighs up what it keeps: what chance gives.
 
 A policy whose interval is not above that of `random` has not shown that its choice is worth
 anything here; the table says "undecided" or "worse". Its column of differences is paired by seed.
@@ -187,7 +187,8 @@ def run_job(job: Job, recipe: Recipe, sets: Sets, world: World, store: results.S
     """Run the policy and its controls, each unless it is there already; whether any was run."""
     found = results.index(store.rows())
     policy = policies.make(job.policy, **dict(job.options))
-    scale_lr, seed = policy.scale_lr, job.seed
+    # Weights that make up for what is hidden are a larger step too.
+    scale_lr, seed = policy.scale_lr or policy.makes_up, job.seed
     row = found.get(job.key)
     ran = row is None
     if row is None:

@@ -133,11 +133,11 @@ mpi.MPI_T_init_thread(0, ctypes.byref(count))
 assert mpi.MPI_T_cvar_get_index(b"mpi_yield_when_idle", ctypes.byref(at)) == 0
 assert mpi.MPI_T_cvar_handle_alloc(at, None, ctypes.byref(handle), ctypes.byref(count)) == 0
 assert mpi.MPI_T_cvar_read(handle, ctypes.byref(value)) == 0
-print("yields", value.value & 1)
+print(f"<yields {value.value & 1}>", flush=True)
 """
 
 
 @pytest.mark.distributed
 def test_a_plain_init_after_the_import_gives_way() -> None:
     pytest.importorskip("horovod")
-    assert check_ranks(IN_FORCE, 2).split() == ["yields", "1"] * 2
+    assert check_ranks(IN_FORCE, 2).count("<yields 1>") == 2

@@ -125,8 +125,7 @@ class Filter(Loop):
             self._open(mask, draws, epoch)
             self._weights.deliver(weight, self._sampler)
         self._plan_schedules()
-        count = (draws or mask).count
-        self._rate.scale = self.num_samples / count if self.policy.scale_lr else 1.0
+        self._rate.scale = self.num_samples / self.trained if self.policy.scale_lr else 1.0
         return self.mask
 
     def loss(

@@ -45,6 +45,11 @@ class Loop:
         return self.num_samples - self.mask.count
 
     @property
+    def trained(self) -> int:
+        """How many draws this epoch has, over all ranks: `mask.count`, but for repeats."""
+        return (self.draws or self.mask).count
+
+    @property
     def lr_scale(self) -> float:
         """What this epoch's learning rate is multiplied with while a step runs.
 

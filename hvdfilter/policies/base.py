@@ -102,6 +102,8 @@ class Policy(ABC):
     scores).
     own_scores: observed values that only `filt.update` can bring, for those that `filt.loss` notes
     under the same name are others.
+    makes_up: its weights stand for what is hidden, so a kept sample's mean weight is N / kept.
+    one_keep: its option `keep` must be the same in all epochs.
     rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
     scale_lr: multiply the rate by 1 / (1 - F*), F* the fraction really hidden.
     """
@@ -112,6 +114,8 @@ class Policy(ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     own_scores: ClassVar[tuple[str, ...]] = ()
     rescores: ClassVar[bool] = False
+    one_keep: ClassVar[bool] = False
+    makes_up: ClassVar[bool] = False
     scale_lr: bool = False
 
     def __init_subclass__(cls) -> None:

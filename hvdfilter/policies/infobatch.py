@@ -51,6 +51,7 @@ class InfoBatch(Policy):
     name: ClassVar[str] = "infobatch"
     source: ClassVar[str] = "Qin et al. 2024, arXiv:2303.04947"
     cost: ClassVar[str] = "one sum over the ranks"
+    makes_up: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("loss",)
     r: float = 0.5
     delta: float = 0.875
@@ -82,6 +83,7 @@ class InfoBatchQuantile(Policy):
     name: ClassVar[str] = "infobatch-quantile"
     source: ClassVar[str] = "Qin et al. 2024, arXiv:2303.04947"
     cost: ClassVar[str] = "three small histograms over the ranks"
+    makes_up: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("loss",)
     r: float = 0.5
     r_low: float = 0.75

@@ -14,7 +14,7 @@ import numpy as np
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies import floor, fraction, guard
-from hvdfilter.policies.base import Plan, View
+from hvdfilter.policies.base import Plan, Policy, View
 from hvdfilter.policies.wrapping import Wrapping, keep_of, with_keep
 
 
@@ -25,18 +25,19 @@ class Limited(Wrapping):
     class_floor: of each class of n_c samples, at least ceil(class_floor * n_c) are kept: those of
         `always` first, then by key, then by chance; weight 1 for what this adds. Needs labels; a
         negative label is of no class. Counts and three small allreduces an epoch.
-    noise_guard: the share beta of the hardest by stored loss, over all ranks, is neither kept by
-        preference (behind all others, in random order, and not `always`) nor evidence (left out of
-        `View.mean` and `View.quantiles`; what a policy counts from columns itself is its own). A
-        sample never observed is not guarded. One of a stale score is: without re-scoring it stays
-        guarded until an epoch trains it. Helps where labels are wrong; hurts where the hard samples
-        are the rare ones. Three small allreduces an epoch. With weights that make a policy
-        unbiased, it no longer is. (CCS, Zheng et al. 2022, arXiv:2210.15809, drops these for good.)
+    noise_guard: the share beta of the hardest by stored loss, over all ranks, is neither evidence
+        (the policy sees them as never observed) nor kept by preference (behind all others, in
+        random order; by a coin, as often as the others, where the policy throws coins). A sample
+        never observed is not guarded. One of a stale score is: without re-scoring it stays guarded
+        until an epoch trains it. Policies that look at no score prefer none: nothing changes.
+        Helps where labels are wrong; hurts where the hard samples are the rare ones. Four small
+        allreduces an epoch. With weights that make a policy unbiased, it no longer is. (CCS, Zheng
+        et al. 2022, arXiv:2210.15809, drops these for good.)
     warmup: epochs at the start that train everything at weight 1.
     anneal: share of the run, at its end, that trains everything at weight 1, rounded up to whole
         epochs (0.125 as in InfoBatch, Qin et al. 2023, arXiv:2303.04947).
-    fraction: schedule of the share hidden, for policies with a `keep`: "constant", "cosine" (falls
-        from 1 - keep to 0), "accuracy" (1 - keep times the training accuracy),
+    fraction: schedule of the share hidden, for policies with a `keep` that may change: "constant",
+        "cosine" (falls from 1 - keep to 0), "accuracy" (1 - keep times the training accuracy),
         "steps:0.3@0,0.2@0.33" (the share hidden from a fraction of the run on).
 
     An option that the policy inside has itself, such as KAKURENBO's `warmup`, is, by `make`, that
@@ -64,9 +65,11 @@ class Limited(Wrapping):
             if self.fraction != "constant":
                 self._refuse(f"fraction={self.fraction!r} needs the option keep, which it has not")
             return
+        if self.inner.one_keep and self.fraction != "constant":
+            self._refuse(f"fraction={self.fraction!r} is nothing for it, whose keep never changes")
         if steps is not None:
             keep = 1 - max(share for _, share in steps)
-        if self.class_floor > keep + 1e-9:
+        if 0 < keep < self.class_floor - 1e-9:  # a keep of 0 is no share: the policy decides
             self._refuse(
                 f"class_floor={self.class_floor} is more than the share {keep:.6g} that is kept: "
                 "lower it, or keep more"
@@ -76,7 +79,7 @@ class Limited(Wrapping):
     def columns(self) -> tuple[Any, ...]:  # type: ignore[override]
         """Those of the policy inside, and what the options look at."""
         needed: list[Any] = list(self.inner.columns)
-        if self.noise_guard > 0:
+        if self._guards:
             needed += ["loss", "age"]
         if self.fraction == "accuracy":
             needed += ["correct"]
@@ -96,14 +99,8 @@ class Limited(Wrapping):
         inner = self.inner
         if self.fraction != "constant":
             inner = with_keep(inner, 1 - self._hidden_share(view))
-        hard = None
         try:
-            if self.noise_guard > 0:
-                hard = guard.hardest(view, self.noise_guard)
-                plan = inner.plan(guard.without_evidence(view, hard))
-                plan = guard.without_preference(plan, view, hard)
-            else:
-                plan = inner.plan(view)
+            plan = self._guarded(inner, view) if self._guards else inner.plan(view)
         except InputError:
             if labels is not None:
                 view.total(np.array([1]))  # the others are on their way to the floor
@@ -113,6 +110,20 @@ class Limited(Wrapping):
         if view.total(np.array([0]))[0]:
             return view.everything()  # another rank has refused, and says so
         return floor.with_floor(plan, view, labels, self.class_floor)
+
+    @property
+    def _guards(self) -> bool:
+        # A policy that looks at no score prefers none.
+        return self.noise_guard > 0 and bool(self.inner.columns)
+
+    def _guarded(self, inner: Policy, view: View) -> Plan:
+        hard = guard.hardest(view, self.noise_guard)
+        plan = None
+        try:
+            plan = inner.plan(guard.without_evidence(view, hard, self.columns))
+        finally:  # a rank that refuses must not leave the others waiting
+            counted = view.total(guard.count_kept(plan, hard))
+        return guard.without_preference(plan, view, hard, counted)
 
     def _hidden_share(self, view: View) -> float:
         keep, accuracy = keep_of(self.inner), 0.0

@@ -42,6 +42,7 @@ class RS2(Policy):
     name: ClassVar[str] = "rs2"
     source: ClassVar[str] = "Okanovic et al. 2024, arXiv:2305.18424"
     cost: ClassVar[str] = "nothing beside the mask"
+    one_keep: ClassVar[bool] = True  # a stretch begins where the last one ended
     keep: float = 0.7
     scale_lr: bool = False
 

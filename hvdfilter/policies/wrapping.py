@@ -44,6 +44,11 @@ class Wrapping(Policy):
         return self.inner.rescores
 
     @property
+    def one_keep(self) -> bool:  # type: ignore[override]
+        """As the policy inside."""
+        return self.inner.one_keep
+
+    @property
     def own_scores(self) -> tuple[str, ...]:  # type: ignore[override]
         """As the policy inside."""
         return self.inner.own_scores

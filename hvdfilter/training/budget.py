@@ -15,6 +15,7 @@ from typing import Any
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Limited, Plan, Policy, View
+from hvdfilter.policies.static import Static
 from hvdfilter.policies.wrapping import Wrapping, keep_of, with_keep
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.pace import SMALLEST, Decision, Epoch, Pace
@@ -143,6 +144,11 @@ def check(policy: Policy) -> None:
             f"budget_seconds needs a policy with the option keep, which {policy.name!r} has not: "
             "choose another, such as random or kakurenbo"
         )
+    if policy.one_keep:
+        raise InputError(
+            f"budget_seconds changes keep from epoch to epoch, which {policy.name!r} does not "
+            "allow: choose another, such as random or kakurenbo"
+        )
     if isinstance(policy, Limited) and policy.fraction != "constant":
         raise InputError(
             f"budget_seconds chooses the share of every epoch, and so does "
@@ -151,10 +157,12 @@ def check(policy: Policy) -> None:
 
 
 def trains_everything(policy: Policy, epoch: int, epochs: int) -> bool:
-    """Whether warm-up, or the annealing of `Limited`, has `epoch` train all samples."""
+    """Whether warm-up, an opening or the annealing of `Limited` has `epoch` train all samples."""
     if isinstance(policy, Limited) and policy.trains_everything(epoch, epochs):
         return True
     if isinstance(policy, Wrapping):
         return trains_everything(policy.inner, epoch, epochs)
+    if isinstance(policy, Static) and not policy.scores:
+        return epoch < policy.opening
     warmup = getattr(policy, "warmup", 0)
     return isinstance(warmup, int) and epoch < warmup

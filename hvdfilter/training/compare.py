@@ -40,8 +40,10 @@ class AsMany(policies.Policy):
     scale_lr: bool = True
 
     def plan(self, view: policies.View) -> policies.Plan:
-        """A fresh random order, cut where the subject's mask is."""
-        return policies.Plan(view.random_keys(view.epoch), self.subject.mask.count)
+        """A fresh random order, cut where the subject's draws are."""
+        return policies.Plan(
+            view.random_keys(view.epoch), min(view.num_samples, self.subject.trained)
+        )
 
 
 def compare(

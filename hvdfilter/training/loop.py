@@ -49,7 +49,8 @@ class Result:
 class Trainer:
     """The state of one run: data, model, optimiser, filter, and how far it has come.
 
-    policy: by default made as `config` says. folder: of the run, where it is open already. Several
+    policy: by default made as `config` says. folder: of the run, where it is open already;
+    started: when the run began, by `time.perf_counter`, where that was before. Several
     may live in one process, if they take turns: between two epochs nothing of a run is under way.
     """
 
@@ -59,8 +60,9 @@ class Trainer:
         world: World,
         policy: policies.Policy | None = None,
         folder: RunFolder | None = None,
+        started: float | None = None,
     ) -> None:
-        started = time.perf_counter()
+        started = started or time.perf_counter()
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
@@ -179,8 +181,9 @@ class Trainer:
             "test_loss": test_loss,
             "test_accuracy": accuracy,
             "samples": self.filter.num_samples,
-            "kept": mask.count,
-            "hidden": self.filter.hidden,
+            # A sample that is drawn twice counts twice: what is saved is what is not drawn.
+            "kept": self.filter.trained,
+            "hidden": self.filter.num_samples - self.filter.trained,
             "mask_digest": mask.digest,
             "steps": self.step,
             "steps_full": steps_full,

@@ -71,6 +71,7 @@ def prepare(
     cost = 0.0
     for seed in seeds:
         mine = replace(config, seed=seed, runs=file.parent, name=f"seed-{seed}", resume=True)
+        mine = replace(mine, budget_seconds=None)  # the run's own, of which this takes a part
         trainer = start(mine, one)
         while trainer.epoch < static.opening:
             try:

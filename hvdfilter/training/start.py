@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from hvdfilter import policies
 from hvdfilter.errors import InputError
+from hvdfilter.policies.wrapping import innermost
 from hvdfilter.training import budget, opening, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
@@ -37,12 +40,14 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
 
     Raises as `train` does.
     """
+    started = time.perf_counter()
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
-        if policy.own_scores and policy.columns:  # refused here, before there is a folder
+        inner = innermost(policy)
+        if inner.own_scores and inner.columns:  # refused here, before there is a folder
             raise InputError(
-                f"policy {policy.name!r} needs {policy.own_scores[0]} from filt.update, in a "
+                f"policy {policy.name!r} needs {inner.own_scores[0]} from filt.update, in a "
                 "script of your own: give this command its score file, --policy_options.scores PATH"
             )
     if not opening.several(policy):
@@ -53,4 +58,4 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
         return Trainer(other, world, policy)
 
     policy = opening.prepare(config, policy, folder.path, start, watch, progress, world)
-    return Trainer(config, world, policy, folder)
+    return Trainer(config, world, policy, folder, started)

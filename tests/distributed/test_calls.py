@@ -83,7 +83,7 @@ UNALIKE = {
     ),
     "a policy misspelt on one rank": (
         'filter_("kakurenbo" if rank == 0 else "kakurembo")',
-        "InputError: rank 1: unknown policy 'kakurembo': did you mean 'kakurenbo'?",
+        "InputError: rank 1: unknown policy 'kakurembo'; did you mean kakurenbo?",
     ),
     "an early break": (
         "filt = filter_(); epoch(filt, 0, steps=3 if rank == 0 else 4)\nfilt.end_epoch()\n",

@@ -18,6 +18,10 @@ from hvdfilter.policies import Limited, Plan, Policy, View, floor, guard, make
 from tests.agreement.worlds import ThreadCollective, run_world
 
 RANKS = (1, 2, 3, 4)
+DYNAMIC = (
+    "kakurenbo", "loss", "ies", "selective-backprop", "seta", "infobatch", "infobatch-quantile",
+    "importance", "epsilon-greedy", "ucb", "rs2", "random",
+)  # fmt: skip
 SEED = 5
 Columns = dict[str, np.ndarray]
 
@@ -210,13 +214,61 @@ def test_the_guarded_are_no_evidence_and_not_kept_always(ranks: int) -> None:
     middle = float(sum(map(Fraction, rest)) / len(rest))
     found = outcome(Limited(Toy("mean"), noise_guard=0.2), columns, ranks)
     # Never observed ones (a loss of +inf) are above any mean, and not guarded.
-    assert set(np.flatnonzero(found.kept)) == {
-        i for i in range(97) if loss[i] > middle and i not in hard
-    }
+    kept = {i for i in range(97) if loss[i] > middle and i not in hard}
+    # The guarded are kept by a coin, as often as the others.
+    coin = random.uniform01(SEED, 3, np.arange(97), guard.STREAM)
+    kept |= {i for i in hard if coin[i] < len(kept) / (97 - len(hard))}
+    assert set(np.flatnonzero(found.kept)) == kept and 0 < len(kept & hard) < len(hard)
     median = sorted(rest)[(len(rest) - 1) // 2]
     assert all(found.key[i] == np.float32(median) for i in range(97) if i not in hard)
     plain = outcome(Toy("mean"), columns, ranks)
     assert set(np.flatnonzero(plain.kept)) != set(np.flatnonzero(found.kept))
+
+
+@pytest.mark.parametrize("ranks", RANKS[1:])
+def test_every_policy_within_every_limit_is_the_same_on_any_number_of_ranks(ranks: int) -> None:
+    rng = np.random.default_rng(4)
+    n = 97
+    columns = columns_of(n)
+    seen = columns["age"] >= 0
+    for name, initial in (("grad_norm", np.inf), ("loss_mean", np.inf), ("loss_curvature", np.inf)):
+        # Heavy tails, so that the guarded are far beyond all others.
+        columns[name] = np.where(seen, rng.pareto(0.3, n), initial).astype(np.float32)
+    columns["loss"] = np.where(seen, rng.pareto(0.3, n), np.inf).astype(np.float32)
+    columns |= {"confidence": rng.uniform(0.5, 1, n).astype(np.float32)}
+    columns |= {"correct": rng.uniform(size=n) < 0.8, "observations": seen.astype(np.uint16) * 3}
+    columns["label"] = rng.integers(0, 3, n)
+    for name in DYNAMIC:
+        for limits in ({"noise_guard": 0.1}, {"class_floor": 0.2}, {"anneal": 0.2}):
+            policy = make(name, **limits, **({"presample": 1} if name == "importance" else {}))
+            one, more = (outcome(policy, columns, size, 3, 10) for size in (1, ranks))
+            assert np.array_equal(one.kept, more.kept), (name, limits)
+            for part in ("weight", "repeats"):
+                mine, other = getattr(one, part), getattr(more, part)
+                assert (mine is None) == (other is None), (name, limits, part)
+                if mine is not None:
+                    assert np.array_equal(mine[one.kept], other[one.kept]), (name, limits, part)
+            if "class_floor" in limits:
+                for label in range(3):
+                    assert one.kept[columns["label"] == label].mean() >= 0.2, name
+
+
+def test_the_guarded_do_not_move_the_draws_of_importance_sampling() -> None:
+    # One norm in twenty is a million times the others: as evidence it would take all the draws.
+    n = 400
+    norm = np.where(np.arange(n) % 20 == 0, 1e6, 1 + np.arange(n) / n).astype(np.float32)
+    columns = {"loss": norm, "grad_norm": norm, "age": np.ones(n, np.int16)}
+    columns["label"] = np.zeros(n, np.int64)
+    guarded = outcome(
+        make("importance", keep=1.0, presample=0, batch=1, noise_guard=0.05), columns, 1, 3, 10
+    )
+    calm = {
+        name: np.where(norm > 10, initial, values)
+        for (name, values), initial in zip(columns.items(), (np.inf, np.inf, -1, 0), strict=True)
+    }
+    alone = outcome(make("importance", keep=1.0, presample=0, batch=1), calm, 1, 3, 10)
+    assert np.array_equal(guarded.repeats, alone.repeats)
+    assert np.array_equal(guarded.weight, alone.weight)
 
 
 def test_equal_losses_and_no_losses_are_not_guarded() -> None:
@@ -271,7 +323,7 @@ def test_an_option_that_the_policy_has_is_its_own() -> None:
 
 def test_columns_are_those_needed_each_once() -> None:
     assert make("full", warmup=1).columns == ()
-    assert make("full", noise_guard=0.1).columns == ("loss", "age")
+    assert make("full", noise_guard=0.1).columns == ()  # it prefers nothing
     assert make("loss", noise_guard=0.1).columns == ("loss", "age")
     assert make("random", fraction="accuracy").columns == ("correct",)
 
