@@ -186,7 +186,6 @@ def _filtered(
     model, prepare, optimizer = _network(images, options, world)
     filt = Filter(len(images), policy, epochs=options.rounds + 2, world=world)
     loader = make_loader(images, filt.sampler(), options.batch_size)
-    forward = forward_only(prepare, model, options.model, world.device)
     hidden = make_loader(images, filt.hidden_sampler(), FORWARD_BATCHES * options.batch_size)
 
     def epoch(number: int) -> Seconds:
@@ -200,7 +199,7 @@ def _filtered(
             optimizer.step()
         trained = time.process_time()
         if policy.rescores and filt.hidden:
-            filt.rescore(forward, hidden)
+            filt.rescore(forward_only(prepare, model, options.model, world.device), hidden)
         rescored = time.process_time() - trained
         filt.end_epoch()
         return time.process_time() - started, rescored
