@@ -46,6 +46,9 @@ class EpsilonGreedy(Policy):
 
     keep: fraction kept, K. epsilon: share of K that is drawn uniformly from the samples that are
     not among the highest. scale_lr: train at lr / (1 - F*).
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on digits
+    and Fashion-MNIST at 50 %, undecided at 30 % and on CIFAR-10.
     """
 
     name: ClassVar[str] = "epsilon-greedy"
@@ -93,6 +96,9 @@ class UCB(Policy):
 
     keep: fraction kept. c: weight of the bound, in units of the loss; 0 keeps the highest averages.
     scale_lr: train at lr / (1 - F*).
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): undecided on all
+    three sets.
     """
 
     name: ClassVar[str] = "ucb"

@@ -51,6 +51,9 @@ class Ccs(Static):
 
     Cost: as of every static policy, and seven small allreduces an epoch. Helps above 70 % pruned,
     where the policies that keep the hardest fail, and with noisy labels; below 50 % it is random.
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): below on
+    CIFAR-10, and on Fashion-MNIST at 50 %; undecided elsewhere.
     """
 
     name: ClassVar[str] = "ccs"

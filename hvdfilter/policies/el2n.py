@@ -33,6 +33,10 @@ class El2n(Static):
 
     Cost: seeds * opening epochs of full training once (none with a score file). Helps with up
     to about half of CIFAR-10 hidden; hurts beyond, and with noisy labels: the largest errors.
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on
+    Fashion-MNIST and on digits at 50 %, 10 points below on CIFAR-10, where the network had learnt
+    little.
     """
 
     name: ClassVar[str] = "el2n"

@@ -36,6 +36,10 @@ class Forgetting(Static):
 
     Cost: the opening epochs of full training (none with a score file). Helps on sets with many easy
     samples, a third of CIFAR-10 among them; hurts where few are forgotten or labels are noisy.
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on digits
+    at 50 % and Fashion-MNIST at 30 %, 7 to 10 points below on CIFAR-10, where the network had
+    learnt little.
     """
 
     name: ClassVar[str] = "forgetting"

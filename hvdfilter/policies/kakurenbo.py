@@ -25,6 +25,9 @@ class Kakurenbo(Policy):
 
     keep: fraction never hidden, 1 - F in the paper. tau: confidence from which a correct sample
     may be hidden. warmup: epochs that hide nothing. scale_lr: train at lr / (1 - F*).
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on
+    Fashion-MNIST at 30 %, undecided elsewhere.
     """
 
     name: ClassVar[str] = "kakurenbo"

@@ -22,6 +22,10 @@ class LargestLoss(Policy):
 
     keep: fraction kept at least. A sample that the last epoch did not look at (never seen, or
     hidden and not re-scored) is kept too, so the first epoch trains everything.
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on digits
+    at 50 %, 6 to 10 points below on CIFAR-10, where the network had learnt little; undecided
+    elsewhere.
     """
 
     name: ClassVar[str] = "loss"

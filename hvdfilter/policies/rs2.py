@@ -37,6 +37,9 @@ class RS2(Policy):
     """Train a fresh random share each epoch, without replacement until the set is used up.
 
     keep: draws an epoch, as a fraction of the samples. scale_lr: train at lr / (1 - F*).
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): undecided, as
+    `random` itself would be.
     """
 
     name: ClassVar[str] = "rs2"

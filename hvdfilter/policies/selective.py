@@ -37,6 +37,9 @@ class SelectiveBackprop(Policy):
 
     beta: how strongly large losses are preferred; 1 keeps a half, 2 a third of the samples.
     sampling_min: least probability. scale_lr: train at lr / (1 - F*).
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): above on
+    Fashion-MNIST, below on CIFAR-10 by 4 points, undecided on digits.
     """
 
     name: ClassVar[str] = "selective-backprop"

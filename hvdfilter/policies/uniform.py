@@ -51,7 +51,11 @@ class Random(Policy):
 @register
 @dataclass(frozen=True)
 class StaticRandom(Policy):
-    """Keep one uniform share of the samples, the same in all epochs."""
+    """Keep one uniform share of the samples, the same in all epochs.
+
+    Against `random` at equal steps, in short runs on subsets (benchmarks/results): below on
+    CIFAR-10 with 50 % hidden, undecided elsewhere.
+    """
 
     name: ClassVar[str] = "static-random"
     cost: ClassVar[str] = "nothing beside the mask"
