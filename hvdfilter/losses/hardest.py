@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hvdfilter.losses.exchange import Exchange
-from hvdfilter.losses.rows import Rows, add_rows
+from hvdfilter.losses.rows import Rows, add_rows, column_maxima
 
 
 class Hardest:
@@ -27,7 +27,7 @@ class Hardest:
         best_at = torch.zeros(len(captions), dtype=torch.int64, device=images.device)
         for part, block in rows.blocks():
             torch.max(block, 1, out=(by_image[part], self._caption_at[part]))
-            highest, at = block.max(0)
+            highest, at = column_maxima(block)
             better = highest > best  # of equals the first
             best = torch.where(better, highest, best)
             best_at = torch.where(better, at + (exchange.start + part.start), best_at)

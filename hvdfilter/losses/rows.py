@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Similarities held at once: 16 MiB of float32, enough for a matrix product to run at full speed.
-BLOCK = 1 << 22
+# Similarities held at once: 4 MiB of float32, with which the matrix product has lost nothing yet.
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class Rows:
             else:
                 block.masked_fill_(self.ids[part, None] == self.all_ids, float("-inf"))
             yield part, block
+
+
+def column_maxima(block: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each column of a block [b, N], and the first row that has it, both [N].
+
+    torch's `max(0)` walks down the columns: 14 ms on a CPU where the product of 1024 images with
+    4096 captions of 256 takes 29, and this 8. `max(1)`, along the rows, takes 3.5.
+    """
+    highest = block.amax(0)
+    number = torch.arange(len(block), dtype=block.dtype, device=block.device)[:, None]
+    return highest, torch.where(block == highest, number, len(block)).amin(0).long()
 
 
 def add_rows(target: Tensor, at: Tensor, rows: Tensor) -> None:
