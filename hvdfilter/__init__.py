@@ -23,7 +23,7 @@ from hvdfilter.version import __version__
 from hvdfilter.waiting import choose_waiting, limit_spinning
 
 if TYPE_CHECKING:
-    from hvdfilter import policies
+    from hvdfilter import losses, policies
     from hvdfilter.agreement import KeepMask
     from hvdfilter.data import Indexed
     from hvdfilter.filter import Filter
@@ -51,6 +51,7 @@ __all__ = [
     "cross_entropy",
     "init",
     "linear_cross_entropy",
+    "losses",
     "policies",
     "score",
 ]
@@ -84,8 +85,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hvdfilter' has no attribute {name!r}")
     require_torch()
-    if name == "policies":
-        return importlib.import_module("hvdfilter.policies")
+    if name in ("losses", "policies"):
+        return importlib.import_module(f"hvdfilter.{name}")
     value = getattr(importlib.import_module(f"hvdfilter.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -21,7 +21,7 @@ FLOORS = (
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies"},
     {"world"},
-    {"filter"},
+    {"filter", "losses"},
     {"training"},
     {"report", "doctor"},
     {"cli"},

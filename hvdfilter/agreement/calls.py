@@ -36,6 +36,8 @@ class Call(IntEnum):
     RECORD = 10
     RECORD_EPOCH = 11
     STATE_DICT = 12
+    HARD_NEGATIVE = 13
+    HARD_NEGATIVE_BACKWARD = 14
 
     @property
     def label(self) -> str:
@@ -48,7 +50,12 @@ class Call(IntEnum):
         return _REMEDIES.get(self) or f"{self.label} is collective: call it on all ranks alike"
 
 
-_LABELS = {Call.FILTER: "Filter", Call.RECORD: "Record", Call.RECORD_EPOCH: "Record.epoch"}
+_LABELS = {
+    Call.FILTER: "Filter",
+    Call.RECORD: "Record",
+    Call.RECORD_EPOCH: "Record.epoch",
+    Call.HARD_NEGATIVE_BACKWARD: "the backward of hard_negative",
+}
 _REMEDIES = {
     Call.STEP: "take the same steps on all ranks",
     Call.BEGIN_EPOCH: "take the same epochs and steps on all ranks, and leave a loop early on all "
@@ -60,6 +67,10 @@ _REMEDIES = {
     "counts)",
     Call.RECORD: "Record is collective: make it on all ranks, rank 0 alone writes the folder",
     Call.STATE_DICT: "state_dict is collective: call it on all ranks, save on rank 0",
+    Call.HARD_NEGATIVE: "hard_negative is collective: take the same steps on all ranks, or where "
+    "they may differ, as in re-scoring, pass negatives='local'",
+    Call.HARD_NEGATIVE_BACKWARD: "the gradient of hard_negative comes from all ranks: call "
+    "backward on all of them or on none",
 }
 
 
