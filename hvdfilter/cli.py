@@ -1,4 +1,4 @@
-"""The command line: `hvdfilter train | compare | score | report | policies | doctor`.
+"""The command line: `hvdfilter train | compare | score | robustness | report | policies | doctor`.
 
 It parses, calls the library, and turns errors into one sentence and an exit code. The options of
 `train` and `compare` are the fields of `TrainConfig`; a `--config` YAML file takes the same names.
@@ -69,6 +69,13 @@ def _parser() -> ArgumentParser:
     score.add_argument("run", type=Path, help="run folder, e.g. runs/digits-cnn-full")
     score.add_argument("--data", type=str, default=None, help="another set than the run's own")
     score.add_argument("--limit", type=int, default=None, help="only the first samples of --data")
+    robustness = add("robustness", "Find the largest perturbations that finished runs survive.")
+    robustness.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
+    robustness.add_argument("--norms", type=str, nargs="+", default=["l2", "linf"])
+    robustness.add_argument("--limit", type=int, default=None, help="only the first test samples")
+    robustness.add_argument("--steps", type=int, default=20, help="of one attack")
+    robustness.add_argument("--restarts", type=int, default=2, help="attacks of one radius")
+    robustness.add_argument("--seed", type=int, default=0, help="of their random starts")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
     report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
     add("policies", "List the policies and their options.")
@@ -126,6 +133,16 @@ def _score(options: Namespace) -> int:
     return 0
 
 
+def _robustness(options: Namespace) -> int:
+    from hvdfilter.report.robustness import robustness_tables
+    from hvdfilter.robust import Attack
+    from hvdfilter.training.robust_run import measure_runs
+
+    how = Attack(steps=options.steps, restarts=options.restarts, seed=options.seed)
+    robustness_tables(measure_runs(options.runs, options.norms, how, options.limit))
+    return 0
+
+
 def _report(options: Namespace) -> int:
     from hvdfilter.report.page import write_page
 
@@ -150,6 +167,7 @@ _COMMANDS = {
     "train": _train,
     "compare": _compare,
     "score": _score,
+    "robustness": _robustness,
     "report": _report,
     "policies": _policies,
     "doctor": _doctor,

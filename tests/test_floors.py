@@ -19,7 +19,7 @@ FLOORS = (
     {"installation", "registry"},
     {"native"},
     {"agreement", "scoring", "data", "models"},
-    {"spanning", "policies"},
+    {"spanning", "policies", "robust"},
     {"world"},
     {"filter", "losses"},
     {"training"},

@@ -10,14 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from hvdfilter import policies
-from hvdfilter.report.audience import terminal_width
 from hvdfilter.report.compare import ROWS, Summary, find_full, summarise
+from hvdfilter.report.terminal import ascii_table, console
 from hvdfilter.report.verdict import verdict
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import current
@@ -28,7 +25,7 @@ class Screen:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.console = _console()
+        self.console = console()
         self._bar: Progress | None = None
 
     def __enter__(self) -> Screen:
@@ -102,7 +99,7 @@ class Screen:
         return f"epoch {epoch + 1:3}/{self.config.epochs}" + (f"  {policy:10}" if policy else "")
 
     def _table(self, run: Summary, others: Sequence[Summary]) -> None:
-        table = _table("", title=str(run.folder), title_justify="left")
+        table = ascii_table("", title=str(run.folder), title_justify="left")
         for column in (run, *others):
             table.add_column(column.policy, justify="right")
         for other in others:
@@ -116,13 +113,13 @@ class Screen:
 
 def policy_table() -> None:
     """Every policy, its options with their defaults, what it does and costs, and its source."""
-    table = _table("policy", "options", "what it does", "cost beside training", "source")
+    table = ascii_table("policy", "options", "what it does", "cost beside training", "source")
     for row in policies.describe():
         table.add_row(*row)
-    console = _console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     every = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
-    console.print(f"every policy also takes {every}", highlight=False, markup=False)
+    screen.print(f"every policy also takes {every}", highlight=False, markup=False)
 
 
 def _budget(said: Mapping[str, Any] | None) -> list[str]:
@@ -140,13 +137,3 @@ def _budget(said: Mapping[str, Any] | None) -> list[str]:
             f"predicted at {said['predicted']:.1f} s, with keep={said['keep']:.3f} from here on"
         )
     return [*([said["warning"]] if "warning" in said else []), sentence]
-
-
-def _console() -> Console:
-    width = terminal_width()
-    return Console(force_terminal=width is not None, width=100 if width is None else width)
-
-
-def _table(*columns: str, **options: Any) -> Table:
-    # Launchers cut the output anywhere, and a line-drawing character cut in two is unreadable.
-    return Table(*columns, box=box.ASCII2, **options)
