@@ -29,14 +29,22 @@ class Weighing(Policy):
 world = hf.init()
 filt = hf.Filter(203, Weighing(), epochs=2)
 for epoch in range(2):
-    mask = filt.begin_epoch(epoch)
-    print(f"<mask {epoch} {mask.digest} {filt.draws.digest}>", flush=True)
+    mask, drawn, weights = filt.begin_epoch(epoch), [], []
     for ids in np.array_split(filt.sampler().ids(), 5):
         losses = torch.from_numpy(ids % 11 + 0.5).requires_grad_()
         filt.update(losses, torch.from_numpy(ids)).backward()
-        for i, g in zip(ids.tolist(), (losses.grad * len(ids)).tolist()):
-            print(f"<draw {epoch} {i} {g:.6f}>", flush=True)
+        drawn.append(ids)
+        weights.append((losses.grad * len(ids)).numpy())
     filt.end_epoch()
+    # Told by one rank: lines of several may be mixed.
+    drawn, weights = (
+        np.concatenate(world.collective.allgather(np.concatenate(part))).tolist()
+        for part in (drawn, weights)
+    )
+    if world.rank == 0:
+        print(f"<mask {epoch} {mask.digest} {filt.draws.digest}>")
+        for sample, weight in zip(drawn, weights):
+            print(f"<draw {epoch} {sample} {weight:.6f}>")
 """
 
 
