@@ -31,6 +31,7 @@ def half_of_its_time(folder: Path) -> tuple[float, list[dict], list[str]]:
     return budget, [json.loads(line) for line in text.splitlines()], done.stdout.splitlines()
 
 
+@pytest.mark.slow  # and by the clock, so not for a machine that others share
 def test_a_run_ends_within_a_budget_of_half_its_time(tmp_path: Path) -> None:
     # Tried again where others share the machine and its speed changed between the two runs by more
     # than the share trained can make up for.
