@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hvdfilter.agreement import radix
 from hvdfilter.agreement.reference import order_bits
-from hvdfilter.agreement.select import _EVERYTHING, _crossing
+from hvdfilter.agreement.select import EVERYTHING, crossing
 
 Sum = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -39,11 +39,11 @@ def largest(
     thresholds, rest, tied = _thresholds(keys, keep, groups, total)
     if ties is None:
         below = before(tied)
-        rest = np.where(rest == _EVERYTHING, rest, rest - below)
+        rest = np.where(rest == EVERYTHING, rest, rest - below)
         return radix.emit(keys, thresholds, rest, groups, None)
-    above = radix.emit(keys, thresholds, np.where(rest == _EVERYTHING, rest, 0), groups, None)
+    above = radix.emit(keys, thresholds, np.where(rest == EVERYTHING, rest, 0), groups, None)
     level = ~above & (order_bits(keys) == thresholds[groups])
-    wanted = np.append(np.where(rest == _EVERYTHING, 0, rest), 0)
+    wanted = np.append(np.where(rest == EVERYTHING, 0, rest), 0)
     among = np.where(level, groups, keep.size)
     return above | largest(ties, wanted, among, total, before)
 
@@ -59,7 +59,7 @@ def _thresholds(
     children: list[NDArray[np.int32]] = []
     for level, width in enumerate(radix.WIDTHS):
         local = radix.count(keys, level, groups, children, keep.size, None)
-        digit, rest, covered = _crossing(total(local), rest)
+        digit, rest, covered = crossing(total(local), rest)
         if level == 0:
             covered_at_all = covered
         thresholds |= digit.astype(np.uint32) << np.uint32(radix.SHIFTS[level])
@@ -68,5 +68,5 @@ def _thresholds(
         children.append(child)
         tied = local[everyone, digit]
     thresholds[covered_at_all] = 0
-    rest[covered_at_all] = _EVERYTHING
+    rest[covered_at_all] = EVERYTHING
     return thresholds, rest, tied

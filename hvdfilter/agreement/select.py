@@ -21,7 +21,7 @@ from hvdfilter.agreement.route import as_numpy, nan_error, owned_keys
 from hvdfilter.agreement.validate import validate
 from hvdfilter.errors import InputError, WorldError
 
-_EVERYTHING = np.iinfo(np.int64).max
+EVERYTHING = np.iinfo(np.int64).max
 
 
 def agree(keys: Any, ids: Any, num_samples: int, keep: int, collective: Collective) -> KeepMask:
@@ -147,7 +147,7 @@ def _select(
         histogram = collective.allreduce(histogram)
         if level == 0 and histogram[0, 0]:
             collective.share_error(error)
-        digit, rest, covered = _crossing(histogram, rest)
+        digit, rest, covered = crossing(histogram, rest)
         if level == 0:
             above_all = covered
         thresholds |= digit.astype(np.uint32) << np.uint32(radix.SHIFTS[level])
@@ -156,11 +156,11 @@ def _select(
         children.append(child)
     rest = rest - collective.exscan(local[everyone, digit])  # ties of lower ranks come first
     thresholds[above_all] = 0
-    rest[above_all] = _EVERYTHING
+    rest[above_all] = EVERYTHING
     return radix.emit(keys, thresholds, rest, groups, weights)
 
 
-def _crossing(
+def crossing(
     histogram: NDArray[np.int64], rest: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """For every row: the bin, counted from the top, in which the budget runs out.

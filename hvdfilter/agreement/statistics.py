@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import radix
-from hvdfilter.agreement.base import Collective
-from hvdfilter.agreement.select import _crossing
+from hvdfilter.agreement.select import crossing
 from hvdfilter.errors import InputError
 
 _CHUNK = 1 << 20
@@ -30,7 +29,7 @@ class Sums(Protocol):
         """The sum over the ranks; collective."""
 
 
-def exact_sum(values: NDArray[Any], collective: Collective) -> tuple[Fraction, int]:
+def exact_sum(values: NDArray[Any], collective: Sums) -> tuple[Fraction, int]:
     """Exact sum and number of the finite values of all ranks; collective.
 
     Args:
@@ -63,13 +62,13 @@ def exact_sum(values: NDArray[Any], collective: Collective) -> tuple[Fraction, i
     return result, int(total[-1])
 
 
-def mean(values: NDArray[Any], collective: Collective) -> float:
+def mean(values: NDArray[Any], collective: Sums) -> float:
     """Mean of the finite values of all ranks, correctly rounded; nan if there are none."""
     total, number = exact_sum(values, collective)
     return float(total / number) if number else math.nan
 
 
-def moments(values: NDArray[np.float32], collective: Collective) -> tuple[float, float]:
+def moments(values: NDArray[np.float32], collective: Sums) -> tuple[float, float]:
     """Mean and population standard deviation of the finite float32 values of all ranks."""
     finite = np.asarray(values)[np.isfinite(values)]
     total, number = exact_sum(finite, collective)
@@ -112,7 +111,7 @@ def kth_largest(
     for level, width in enumerate(radix.WIDTHS):
         histogram = collective.allreduce(radix.count(keys, level, None, children, len(nodes), None))
         row = np.array([nodes.index(path) for path in paths], np.int64)
-        digit, rest, _ = _crossing(histogram[row], rest)
+        digit, rest, _ = crossing(histogram[row], rest)
         paths = [(*path, int(d)) for path, d in zip(paths, digit, strict=True)]
         following = sorted(set(paths))
         child = np.full((len(nodes), width), -1, np.int32)

@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.errors import InputError
-from hvdfilter.policies.base import Plan, Policy, View, check_keep, share_of
-from hvdfilter.policies.fractions import check_fraction
+from hvdfilter.policies.base import Plan, Policy, View, check_fraction, check_keep, share_of
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
 
@@ -65,28 +64,16 @@ class EpsilonGreedy(Policy):
 
     def plan(self, view: View) -> Plan:
         """The highest by value, ties by id; then a random order of the others."""
-        known = np.isfinite(view.column("loss_mean"))
+        mean = view.column("loss_mean")
+        known = np.isfinite(mean)
         seen = seen_by_all(known, view)
         if not seen:
             return view.everything()
         kept = budget(self.keep, seen)
         explored = share_of(self.epsilon, kept)
-        highest = _highest(view, seen, kept - explored) if kept > explored else ~known
+        highest = view.largest(np.where(known, mean, np.float32(-np.inf)), kept - explored)
         key = np.where(highest | ~known, np.float32(-np.inf), view.random_keys(view.epoch))
         return Plan(key, explored, always=highest | ~known)
-
-
-def _highest(view: View, seen: int, count: int) -> NDArray[np.bool_]:
-    """The `count` >= 1 highest of the `seen` finite values over all ranks; collective."""
-    value = view.column("loss_mean")
-    place = seen - count  # from the smallest; the half keeps the quantile from rounding below it
-    q = min(1.0, (place + 0.5) / max(1, seen - 1))
-    threshold = view.quantiles("loss_mean", (q,))[0]
-    known = np.isfinite(value)
-    above, tied = known & (value > threshold), value == threshold
-    left = count - int(view.total(np.array([above.sum()], np.int64))[0])
-    earlier = int(view.before(np.array([tied.sum()], np.int64))[0])
-    return above | (tied & (earlier + np.cumsum(tied) <= left))
 
 
 @register

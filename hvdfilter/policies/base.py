@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import random
+from hvdfilter.agreement.largest import largest
+from hvdfilter.agreement.statistics import Sums
 from hvdfilter.errors import InputError
 
 
@@ -43,6 +45,13 @@ class Plan:
 
 def _of_one_rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return values
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """A view's sum over the ranks, under the name that it has in a collective."""
+
+    allreduce: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,19 @@ class View:
     def everything(self) -> Plan:
         """The plan that keeps all samples."""
         return Plan(np.zeros(self.stop - self.start, np.float32), self.num_samples)
+
+    @property
+    def ranks(self) -> Sums:
+        """All ranks, as `hvdfilter.agreement.statistics` wants them."""
+        return _Ranks(self.total)
+
+    def largest(self, key: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
+        """Collective. Which of this rank's samples have the `count` largest keys of all ranks.
+
+        key: float32 [n], no NaN. Ties are taken in order of id. Returns bool [n].
+        """
+        one = np.zeros(len(key), np.int32)
+        return largest(key, np.array([count], np.int64), one, self.total, self.before)
 
     def random_keys(self, epoch: int, stream: int = 0) -> NDArray[np.float32]:
         """A uniformly random order of the samples, the same for any number of ranks.
@@ -125,6 +147,16 @@ class Policy(ABC):
     @abstractmethod
     def plan(self, view: View) -> Plan:
         """The plan of epoch `view.epoch`; called on every rank with its own block."""
+
+
+def check_fraction(
+    policy: str, option: str, value: float, *, zero: bool = True, one: bool = True
+) -> None:
+    """Refuse a share outside [0, 1]; without `zero` or `one`, that end too."""
+    inside = (value >= 0 if zero else value > 0) and (value <= 1 if one else value < 1)
+    if not inside:
+        span = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
+        raise InputError(f"policy {policy!r}: {option}={value} must be a fraction in {span}")
 
 
 def check_keep(policy: str, keep: float) -> None:

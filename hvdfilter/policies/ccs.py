@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement.fields import FIELDS, Field, average
-from hvdfilter.agreement.statistics import kth_largest, quantiles
+from hvdfilter.agreement.statistics import quantiles
 from hvdfilter.errors import InputError
 from hvdfilter.policies.base import Plan, View, share_of
 from hvdfilter.policies.forgetting import forgetting_counts
@@ -92,7 +92,7 @@ class Ccs(Static):
 
     def choose(self, view: View, key: NDArray[np.float32]) -> Plan:
         """A random order within every stratum, cut at the stratum's budget."""
-        dropped = hardest(view, key, self.dropped(view.num_samples))
+        dropped = view.largest(key, self.dropped(view.num_samples))
         stratum = self._strata(view, key, ~dropped)
         stratum[dropped] = self.strata  # a group of its own, of which nothing is kept
         sizes = view.total(np.bincount(stratum, minlength=self.strata + 1)[: self.strata])
@@ -104,26 +104,12 @@ class Ccs(Static):
     ) -> NDArray[np.int64]:
         """The stratum of each sample, 0 easiest, by the range of the finite scores in `rest`."""
         finite = key[rest & np.isfinite(key)]
-        low, high = quantiles(finite, (0, 1), _Ranks(view.total)).astype(np.float64)
+        low, high = quantiles(finite, (0, 1), view.ranks).astype(np.float64)
         place = np.where(key > 0, self.strata - 1, 0)  # of the infinite ones
         known = np.isfinite(key)
         width = high - low if high > low else 1.0
         place[known] = ((key[known] - low) / width * self.strata).clip(0, self.strata - 1)
         return place.astype(np.int64)
-
-
-def hardest(view: View, key: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
-    """Collective. Which of this rank's samples are of the `count` largest keys of all ranks.
-
-    Ties are taken in order of id.
-    """
-    if count == 0:
-        return np.zeros(len(key), bool)
-    threshold = kth_largest(key, np.array([count - 1]), _Ranks(view.total))[0]
-    above, tied = key > threshold, key == threshold
-    rest = count - view.total(np.array([np.count_nonzero(above)]))[0]
-    earlier = view.before(np.array([np.count_nonzero(tied)]))[0]
-    return above | (tied & (earlier + np.cumsum(tied) <= rest))
 
 
 def shares(sizes: NDArray[np.int64], keep: int) -> NDArray[np.int64]:
@@ -133,10 +119,3 @@ def shares(sizes: NDArray[np.int64], keep: int) -> NDArray[np.int64]:
         budgets[stratum] = min(sizes[stratum], keep // (len(sizes) - done))
         keep -= int(budgets[stratum])
     return budgets
-
-
-@dataclass(frozen=True)
-class _Ranks:
-    """What statistics over all ranks need: a view's `total` under the name it has there."""
-
-    allreduce: Callable[[NDArray[Any]], NDArray[Any]]

@@ -7,26 +7,19 @@ sees them as if they had never been observed, and where it would keep those, cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdfilter.agreement import Collective, statistics
+from hvdfilter.agreement import statistics
 from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.policies.base import Plan, View
 
 STREAM = 0x6A0D  # of the order among the guarded, apart from the streams of policies
 _LOWEST = np.float32(-1e38)  # the least key of a sample that is not guarded
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What the statistics need of a collective, and a view has."""
-
-    allreduce: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 def hardest(view: View, beta: float) -> NDArray[np.bool_]:
@@ -39,7 +32,7 @@ def hardest(view: View, beta: float) -> NDArray[np.bool_]:
     known = np.ascontiguousarray(loss[seen & np.isfinite(loss)], np.float32)
     # Up by a rounding error: 1 - 0.3 in binary would leave a whole place out.
     q = min(1.0, float(np.nextafter(1 - beta, 2)))
-    limit = statistics.quantiles(known, [q], _collective(view))[0]
+    limit = statistics.quantiles(known, [q], view.ranks)[0]
     return np.asarray(seen & (loss > limit))
 
 
@@ -56,11 +49,11 @@ def without_evidence(view: View, hard: NDArray[np.bool_], columns: tuple[str | F
         return np.where(hidden, np.asarray(initial.get(name, -1), stored.dtype), stored)
 
     def mean(name: str) -> float:
-        return statistics.mean(column(name)[~hard], _collective(view))
+        return statistics.mean(column(name)[~hard], view.ranks)
 
     def quantiles(name: str, q: Iterable[float]) -> NDArray[np.float32]:
         values = column(name)
-        return statistics.quantiles(values[~hard & np.isfinite(values)], q, _collective(view))
+        return statistics.quantiles(values[~hard & np.isfinite(values)], q, view.ranks)
 
     return replace(view, column=column, mean=mean, quantiles=quantiles)
 
@@ -91,7 +84,3 @@ def without_preference(
         share = counted[0] / max(1, counted[1]) if np.ndim(plan.keep) == 0 == plan.keep else 0.0
         always = np.where(hard, chance < share, always)
     return replace(plan, key=key, always=always)
-
-
-def _collective(view: View) -> Collective:
-    return cast(Collective, _Sums(view.total))

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hvdfilter.errors import InputError
-from hvdfilter.policies.base import Plan, Policy, View
-from hvdfilter.policies.fractions import check_fraction
+from hvdfilter.policies.base import Plan, Policy, View, check_fraction
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
 

@@ -35,8 +35,7 @@ from numpy.typing import NDArray
 
 from hvdfilter.agreement import random
 from hvdfilter.errors import InputError
-from hvdfilter.policies.base import Plan, Policy, View, check_keep
-from hvdfilter.policies.fractions import check_fraction
+from hvdfilter.policies.base import Plan, Policy, View, check_fraction, check_keep
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
 

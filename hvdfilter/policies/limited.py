@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.errors import InputError
-from hvdfilter.policies import floor, fraction, guard
+from hvdfilter.policies import floor, guard, share_schedule
 from hvdfilter.policies.base import Plan, Policy, View
 from hvdfilter.policies.wrapping import Wrapping, keep_of, with_keep
 
@@ -59,7 +59,7 @@ class Limited(Wrapping):
                 self._refuse(f"{option}={value} must be a share in {interval}")
         if self.warmup < 0:
             self._refuse(f"warmup={self.warmup} must be 0 epochs or more")
-        steps = fraction.parse_steps(self.name, self.fraction)
+        steps = share_schedule.parse_steps(self.name, self.fraction)
         keep = keep_of(self.inner)
         if keep is None:
             if self.fraction != "constant":
@@ -131,7 +131,7 @@ class Limited(Wrapping):
         if self.fraction == "accuracy":
             correct = np.array([np.count_nonzero(view.column("correct"))], np.int64)
             accuracy = int(view.total(correct)[0]) / view.num_samples
-        return fraction.hidden_share(
+        return share_schedule.hidden_share(
             self.name, self.fraction, 1 - keep, view.epoch, view.epochs, accuracy
         )
 

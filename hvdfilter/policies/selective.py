@@ -24,8 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from hvdfilter.errors import InputError
-from hvdfilter.policies.base import Plan, Policy, View
-from hvdfilter.policies.fractions import check_fraction
+from hvdfilter.policies.base import Plan, Policy, View, check_fraction
 from hvdfilter.policies.histogram import histogram
 from hvdfilter.policies.registry import register
 

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.errors import InputError
-from hvdfilter.policies.base import Plan, Policy, View
-from hvdfilter.policies.fractions import anneals, check_fraction
+from hvdfilter.policies.annealing import anneals
+from hvdfilter.policies.base import Plan, Policy, View, check_fraction
 from hvdfilter.policies.histogram import histogram, kmeans
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
