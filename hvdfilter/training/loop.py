@@ -19,7 +19,7 @@ from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, ring
+from hvdfilter.training import checkpoint, optimizer, ring
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
@@ -27,6 +27,7 @@ from hvdfilter.training.forward import forward_only
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
+from hvdfilter.training.step import Step
 from hvdfilter.world import World
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).
@@ -79,7 +80,9 @@ class Trainer:
             seed=config.seed,
         )
         self.model, self.prepare = self._build_model()
-        self.optimizer, self.peak_lr = self._build_optimizer()
+        self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
+        self.filter.attach(self.optimizer)
+        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
         self.sampler = self.filter.sampler()
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
@@ -146,11 +149,7 @@ class Trainer:
                 x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
                 x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
                 self._set_rate(self.epoch + self.step / steps)
-                self.optimizer.zero_grad()
-                loss = self.filter.loss(self.model(self.prepare(x)), y, ids)
-                loss.backward()
-                self.optimizer.step()
-                loss_sum += loss.detach() * len(ids)
+                loss_sum += self.train_step(ids, x, y) * len(ids)
                 self.step += 1
                 progress(self.epoch, self.step, steps)
                 if watch.signalled:
@@ -212,26 +211,6 @@ class Trainer:
             model = models.make(self.config.model, channels, self.train_set.num_classes, height)
         prepare = Normalize(self.train_set.mean, self.train_set.std)
         return model.to(self.world.device), prepare.to(self.world.device)
-
-    def _build_optimizer(self) -> tuple[torch.optim.Optimizer, float]:
-        config = self.config
-        peak = config.lr * config.batch_size * self.world.size / 256
-        # Biases and normalisation (all 1-D) are not decayed: He et al. 2019, "Bag of tricks".
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain},
-        ]
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups,
-            lr=peak,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-        )
-        optimizer = ring.distribute(optimizer, self.model, self.world)
-        self.filter.attach(optimizer)
-        return optimizer, peak
 
     def _set_rate(self, progress: float) -> None:
         factor = schedule(progress, self.config.epochs, self.config.warmup)
