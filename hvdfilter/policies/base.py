@@ -33,6 +33,9 @@ class Plan:
     weight: float32 [n] or None, what a sample's loss is multiplied with wherever it is trained;
     finite and not negative. Those of samples that are not kept are not looked at. repeats: int [n]
     or None, how often a kept sample is drawn in the epoch; 0 hides it after all.
+
+    strata: int [n] in [0, 65536) or None, which part of the set a sample belongs to: every batch
+    then holds of each part nearly its share of the epoch's draws.
     """
 
     key: NDArray[np.float32]
@@ -41,6 +44,7 @@ class Plan:
     groups: NDArray[Any] | None = None
     weight: NDArray[np.float32] | None = None
     repeats: NDArray[Any] | None = None
+    strata: NDArray[Any] | None = None
 
 
 def _of_one_rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
