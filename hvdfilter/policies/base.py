@@ -9,8 +9,9 @@ the same on any number of ranks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,8 +127,8 @@ class Policy(ABC):
     source, cost: who published it, and what it costs beside training, in a few words.
     columns: names of the score-book columns it plans from, or `Field` objects (none: it needs no
     scores).
-    own_scores: observed values that only `filt.update` can bring, for those that `filt.loss` notes
-    under the same name are others.
+    own_scores: observed values that `filt.loss` does not make, and what does: `filt.observe` brings
+    them after the backward. What it notes under the same name is another value.
     makes_up: its weights stand for what is hidden, so a kept sample's mean weight is N / kept.
     one_keep: its option `keep` must be the same in all epochs.
     rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
@@ -138,7 +139,7 @@ class Policy(ABC):
     source: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     columns: ClassVar[tuple[str, ...]] = ()
-    own_scores: ClassVar[tuple[str, ...]] = ()
+    own_scores: ClassVar[Mapping[str, str]] = MappingProxyType({})
     rescores: ClassVar[bool] = False
     one_keep: ClassVar[bool] = False
     makes_up: ClassVar[bool] = False
