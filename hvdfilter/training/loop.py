@@ -28,6 +28,7 @@ from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
 from hvdfilter.training.step import Step
+from hvdfilter.training.variance import Variance
 from hvdfilter.world import World
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).
@@ -83,6 +84,8 @@ class Trainer:
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
         self.filter.attach(self.optimizer)
         self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        network = torch.nn.Sequential(self.prepare, self.model)
+        self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
@@ -123,6 +126,9 @@ class Trainer:
                     self._rescore()
                 self.filter.end_epoch()
                 record = self._record()
+                if self.config.variance:
+                    with costs.measure("variance"):
+                        record["variance"] = self.variance.measure(self.epoch)
         if record is None:
             self.save()
             raise Preempted(self.folder.path)
