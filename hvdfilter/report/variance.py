@@ -74,12 +74,13 @@ def draw(courses: Sequence[Course], path: Path) -> None:
             epochs = [epoch + 1 for epoch in course.measured]
             for kind, style in zip(KINDS, ("--", "-"), strict=True):
                 values = [kinds[kind][name] for kinds in course.measured.values()]
-                label = f"{course.run.name}, {course.policy if kind == 'policy' else kind}"
+                whose = course.policy if kind == "policy" else kind
+                label = f"{course.run.name}: {whose} batches"
                 plot.plot(epochs, values, style, color=f"C{number}", label=label)
         plot.set_xlabel("epoch")
         plot.grid(alpha=0.3)
     plots[0].set_yscale("log")
-    plots[0].set_ylabel("variance of the mini-batch gradient, mean of coordinates")
+    plots[0].set_ylabel("variance V[g], mean of coordinates")
     plots[1].set_ylabel("normalised variance, V[g] / E[g²]")
     plots[1].set_ylim(0, 1.05)
     plots[1].legend(fontsize="small")
