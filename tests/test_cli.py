@@ -76,7 +76,7 @@ def test_what_a_run_noted_over_its_epochs_is_in_its_score_file(tmp_path: Path) -
     names = ["forgetting", "learnt"]
     found = score_file.read(tmp_path / "noted" / "scores.parquet", names, 0, 64, 64)
     for name in names:
-        assert found[name].tolist() == state["columns"][name].tolist()
+        assert found[name].tolist() == state["rows"][f"column/{name}"].tolist()
     assert found["learnt"].any() and not found["learnt"].all()
     # And a run that is given the file chooses as this one did.
     path = ["--policy_options.scores", str(tmp_path / "noted" / "scores.parquet")]

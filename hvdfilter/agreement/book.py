@@ -6,7 +6,7 @@ fields' rules. It does not decide what the history means, and `observe` never wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.route import split_by_owner
 from hvdfilter.agreement.rows import Rows, last_of_each
-from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
+from hvdfilter.agreement.spread import gather_parts, owners, redistribute
 from hvdfilter.errors import InputError
 
 _CORRECT = np.uint32(1 << 31)
@@ -177,35 +177,56 @@ class ScoreBook:
             column = self.column(name)
         return column
 
-    def gather(self) -> dict[str, NDArray[Any]]:
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes that the history of one sample takes."""
+        return sum(column[:1].nbytes for column in self._columns.values())
+
+    def gather(self, parts: int = 1) -> dict[str, NDArray[Any]]:
         """The whole history, every column over all samples, on rank 0; empty elsewhere. Collective.
 
-        Plain arrays: independent of the number of ranks, fit for any archive.
+        parts: on as many ranks, the first ones, each a run of it. Plain arrays: independent of the
+        number of ranks, fit for any archive. What was observed and not exchanged is not in it.
         """
-        waiting = InputError("the score book holds unexchanged observations; call exchange() first")
-        self.collective.share_error(waiting if self._buffer.rows else None)
         columns = self._columns.items()
-        return {name: gather_blocks(column, self.collective) for name, column in columns}
+        return {name: gather_parts(column, parts, self.collective) for name, column in columns}
 
-    def scatter(self, history: dict[str, NDArray[Any]] | None) -> None:
-        """Take over what `gather` returned, given on rank 0, whatever the ranks were. Collective.
+    def scatter(self, history: Mapping[str, NDArray[Any]] | None) -> None:
+        """Take over what `gather` returned, whatever the ranks and parts were. Collective.
 
-        Columns missing in ``history`` keep their values; columns unknown here are left out. Raises
-        InputError on every rank when an array does not fit.
+        history: on each rank a run of the rows, the runs in the order of the ranks; None or empty
+        where there are none. Columns missing on rank 0 keep their values; columns unknown here are
+        left out. Raises InputError on every rank when an array does not fit.
         """
-        error: Exception | None = None
-        names: list[str] = []
+        history, error, names = history or {}, None, ""
         if self.collective.rank == 0:
-            try:
-                names = self._fitting(history)
-            except InputError as caught:
-                error = caught
+            names = "\n".join(name for name in self._columns if name in history)
+            if not history:
+                error = InputError("rank 0 must pass the history to scatter")
         self.collective.share_error(error)
-        names = self.collective.broadcast_bytes("\n".join(names).encode()).decode().split("\n")
-        for name in filter(None, names):
-            whole = None if history is None else history.get(name)
-            column = scatter_blocks(whole, self._columns[name], self.blocks, self.collective)
-            self._columns[name] = column
+        names = self.collective.broadcast_bytes(names.encode()).decode()
+        for name in filter(None, names.split("\n")):
+            own = self._columns[name]
+            rows = np.asarray(history.get(name, own[:0]))
+            found = self.collective.allreduce(np.array([len(rows)], np.int64))[0]
+            if rows.shape[1:] != own.shape[1:] or found != self.num_samples:
+                error = InputError(
+                    f"field {name!r} of the history has shape {(int(found), *rows.shape[1:])}, "
+                    f"this score book needs {(self.num_samples, *own.shape[1:])}"
+                )
+            self.collective.share_error(error)
+            bounds = owners(self.blocks)
+            self._columns[name] = redistribute(
+                rows.astype(own.dtype, copy=False), bounds, self.collective
+            ).copy()
+
+    def take_pending(self) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+        """This rank's observations that no exchange has moved: ids [n], values [n] by name."""
+        return self._buffer.take()
+
+    def put_pending(self, ids: NDArray[np.int64], values: Mapping[str, NDArray[Any]]) -> None:
+        """Put back, before anything else is observed, what `take_pending` took."""
+        self._buffer.restore(ids, values)
 
     def _check(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
         outside = (ids < 0) | (ids >= self.num_samples)
@@ -251,16 +272,3 @@ class ScoreBook:
         for name, values in fresh.items():
             self._columns[name][at] = values
         self._columns["age"][at] = 0
-
-    def _fitting(self, history: dict[str, NDArray[Any]] | None) -> list[str]:
-        if history is None:
-            raise InputError("rank 0 must pass the history to scatter")
-        names = [name for name in self._columns if name in history]
-        for name in names:
-            shape = (self.num_samples, *self._columns[name].shape[1:])
-            if np.shape(history[name]) != shape:
-                raise InputError(
-                    f"field {name!r} of the history has shape {np.shape(history[name])}, "
-                    f"this score book needs {shape}"
-                )
-        return names

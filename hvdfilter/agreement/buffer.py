@@ -112,6 +112,12 @@ class ObservationBuffer:
         values = map(_joined, zip(*columns, strict=True))
         return _joined(ids), dict(zip(self._names, values, strict=True))
 
+    def restore(self, ids: NDArray[np.int64], values: Mapping[str, NDArray[Any]]) -> None:
+        """Rows that `take` gave, before those that are added from now on."""
+        if ids.size:
+            self._arrived.append((ids, [values[name] for name in self._names]))
+            self.rows += ids.size
+
     def _move(self) -> None:
         """Join what is fresh on a device and let it set out; what came before is taken in."""
         if not self._fresh:

@@ -234,23 +234,27 @@ class Filter(Loop):
         self._meet(Call.SETTLE)
         self._exchange()
 
-    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+    def state_dict(self, consumed: int | None = None, parts: int = 1) -> dict[str, Any]:
         """Collective. All that is needed to go on, on any number of ranks, even in mid-epoch.
 
         consumed: samples this rank has trained on since the epoch began or was resumed; needed
-        where a loader fetches ahead. Tensors are complete on rank 0, which is the rank to save
-        them; the columns are empty elsewhere.
+        where a loader fetches ahead. Everything is complete on rank 0, which is the rank to save
+        it. parts: of "rows", what is known of each sample, so many ranks, the first ones, hold a
+        part each, to be saved and given back by as many ranks or fewer, in their order.
+
+        It changes nothing: whoever goes on afterwards ends as if it had not been called.
         """
         self._meet(Call.STATE_DICT)
-        if not self._closed:
-            self._exchange()
+        with self._flag.telling(), self.costs.measure("exchange"):
+            self.world.collective.share_error(None if self._closed else self._observer.fault(None))
         sampler = self._sampler.state_dict(consumed)
         trained = Agreed(self.mask, self.draws, self._weights.block)
         place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler)
-        return pack(self._arguments, place, self.book)
+        return pack(self._arguments, place, self.book, parts)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Collective. Take up `state`; what rank 0 holds counts, on the others it may be empty.
+        """Collective. Take up `state`; what rank 0 holds counts, on the others it may be empty (but
+        for "rows", of which each rank gives the part it has).
 
         Raises `InputError` when it was saved for another set, policy, length or seed.
         """

@@ -1,6 +1,7 @@
 """The saved state of a Filter: all that is needed to go on, on any number of ranks.
 
-Plain values and tensors, complete on rank 0. It writes no file; nothing of it needs pickle.
+Plain values and tensors: what all ranks know is complete on rank 0; what is known of each sample
+are `rows`, of which the first ranks hold a part each. It writes no file; nothing needs pickle.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hvdfilter.agreement import Draws, KeepMask, ScoreBook, Strata
-from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
+from hvdfilter.agreement.spread import gather_parts, owners, parts_of, redistribute
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.planning import Agreed
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,26 @@ class Place:
 SCALARS = ("epoch", "closed", "lr_scale", "sampler")
 
 
-def pack(arguments: Arguments, place: Place, book: ScoreBook) -> dict[str, Any]:
-    """Collective. The state of a filter; the columns of the book are empty but on rank 0."""
-    columns = {name: torch.from_numpy(column) for name, column in book.gather().items()}
+def pack(arguments: Arguments, place: Place, book: ScoreBook, parts: int) -> dict[str, Any]:
+    """Collective. The state of a filter.
+
+    parts: how many ranks, the first ones, are given `rows`, a part each: the columns of the book
+    and the weights by sample, and the observations that no exchange has moved yet.
+    """
     mask, draws, block = place.trained
     strata = draws.codes if isinstance(draws, Strata) else np.empty(0, np.uint16)
     drawn = draws.draws if isinstance(draws, Strata) else draws
     planes = drawn.planes if isinstance(drawn, Draws) else [mask]
+    ids, values = book.take_pending()
+    book.put_pending(ids, values)
+    pending = {"count": np.array([len(ids)], np.int64), "ids": ids, **values}
     nothing = np.empty(0, np.float32)
-    weight = nothing if block is None else gather_blocks(block, book.collective)
+    each = {
+        "weight": nothing if block is None else block,
+        **{f"pending/{name}": rows for name, rows in pending.items()},
+    }
+    rows = {name: gather_parts(part, parts, book.collective) for name, part in each.items()}
+    rows |= {f"column/{name}": part for name, part in book.gather(parts).items()}
     return {
         **arguments.identity(),
         "epoch": place.epoch,
@@ -55,47 +70,72 @@ def pack(arguments: Arguments, place: Place, book: ScoreBook) -> dict[str, Any]:
         "lr_scale": place.lr_scale,
         # A row of bits for each plane of the draws, see `Draws`; one where none is repeated.
         "mask": torch.from_numpy(np.stack([plane.packed for plane in planes])),
-        "weight": torch.from_numpy(weight),
         # Bytes, since torch 2.4 knows little of uint16; none where there are no strata.
         "strata": torch.from_numpy(strata.view(np.uint8)),
-        "columns": columns,
         "sampler": place.sampler,
+        "rows": {name: torch.from_numpy(part) for name, part in rows.items()},
     }
 
 
 def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> Place:
-    """Collective. Fill the book and return the place; what rank 0 holds counts.
+    """Collective. Fill the book and return the place.
 
-    Raises `InputError`, on every rank, when `state` was saved for other arguments.
+    What rank 0 holds counts; of `rows` every rank may hold a run, in the order of the ranks. Raises
+    `InputError`, on every rank, when `state` was saved for other arguments.
     """
     collective, identity = book.collective, arguments.identity()
     first = collective.rank == 0
     names = (*identity, *SCALARS)
     with collective.errors_shared():
-        if first and (missing := [name for name in names if name not in state]):
+        if first and (missing := [name for name in (*names, "rows") if name not in state]):
             raise InputError(f"this is not the state of a Filter: it has no {missing[0]!r}")
     text = json.dumps({name: state[name] for name in names}) if first else ""
     saved = json.loads(collective.broadcast_bytes(text.encode()))
     collective.share_error(_mismatch(saved, identity))
-    columns = packed = weight = codes = None
-    if first:
-        columns = {name: np.asarray(column) for name, column in state["columns"].items()}
-        packed, weight = np.asarray(state["mask"]), np.asarray(state["weight"])
-        codes = np.asarray(state["strata"])
-    book.scatter(columns)
+    rows = {name: np.asarray(part) for name, part in state.get("rows", {}).items()}
+    book.scatter(_under("column/", rows))
+    block = None
+    weight = rows.get("weight", np.empty(0, np.float32))
+    if collective.allreduce(np.array([weight.size], np.int64))[0]:
+        block = redistribute(weight, owners(book.blocks), collective).copy()
+    _put_pending(_under("pending/", rows), book)
+    packed = np.asarray(state["mask"]) if first else None
+    codes = np.asarray(state["strata"]) if first else None
     planes = [KeepMask(row, arguments.num_samples) for row in collective.broadcast(packed)]
     drawn = Draws(planes) if len(planes) > 1 else planes[0]
     mask = drawn.mask if isinstance(drawn, Draws) else drawn
     draws = drawn if isinstance(drawn, Draws) else None
     codes = collective.broadcast(codes).view(np.uint16)
-    block = None
-    weighted = collective.broadcast(None if weight is None else np.array([weight.size], np.int64))
-    if weighted[0]:
-        like = np.empty(book.length, np.float32)
-        block = scatter_blocks(weight, like, book.blocks, collective)
     trained = Agreed(mask, Strata(drawn, codes) if codes.size else draws, block)
     closed, scale = bool(saved["closed"]), float(saved["lr_scale"])
     return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"])
+
+
+def own_rows(rows: Array, book: ScoreBook) -> Array:
+    """Collective. A column of `rows` of a saved state as this rank's block of the samples."""
+    return redistribute(rows, owners(book.blocks), book.collective)
+
+
+def _under(prefix: str, rows: Mapping[str, Array]) -> dict[str, Array]:
+    return {name[len(prefix) :]: part for name, part in rows.items() if name.startswith(prefix)}
+
+
+def _put_pending(rows: Mapping[str, Array], book: ScoreBook) -> None:
+    """Collective. Hand out the observations that were waiting, to the ranks that made them."""
+    collective = book.collective
+    counts = np.concatenate(collective.allgather(rows.get("count", np.empty(0, np.int64))))
+    total, size = int(counts.sum()), collective.size
+    bounds = parts_of(total, size, size)
+    if len(counts) == size:
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+    # On another number of ranks too in their order, by which the last one of a sample counts.
+    kinds: dict[str, Any] = {"ids": np.int64}
+    kinds |= {name: bool if name == "correct" else np.float32 for name in book.observed}
+    mine = {
+        name: redistribute(rows.get(name, np.empty(0, kind)).astype(kind), bounds, collective)
+        for name, kind in kinds.items()
+    }
+    book.put_pending(mine.pop("ids"), mine)
 
 
 def _mismatch(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> InputError | None:

@@ -181,6 +181,3 @@ def test_fields_are_checked():
         book.column("margin")
     with pytest.raises(InputError, match="shape"):
         book.scatter({"loss": np.zeros(4, np.float32)})
-    book.observe(torch.arange(2), {"loss": torch.zeros(2)})
-    with pytest.raises(InputError, match="exchange"):
-        book.gather()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import hvdfilter as hf
@@ -9,6 +10,7 @@ import hvdfilter as hf
 FIRST = (1 << 24) - 2
 
 
+@pytest.mark.slow  # one sample in 420,000 is trained, but all are planned
 def test_neighbours_above_two_to_the_24_keep_their_own_scores_and_weights() -> None:
     num_samples = FIRST + 40
     policy = hf.policies.make("infobatch", delta=0.5)
