@@ -12,7 +12,7 @@ import yaml
 from hvdfilter import cli
 from hvdfilter.data import open_dataset
 from hvdfilter.policies import score_file
-from hvdfilter.training import checkpoint
+from hvdfilter.training.checkpoints import finished
 from hvdfilter.world import current
 
 SMALL = {"data": "synthetic:64,1,8,8,4", "epochs": 2, "warmup_epochs": 1, "batch_size": 16}
@@ -72,11 +72,11 @@ def test_what_a_run_noted_over_its_epochs_is_in_its_score_file(tmp_path: Path) -
     command = ["train", *QUICK, *options, "--runs", str(tmp_path), "--name", "noted"]
     assert cli.main([*command, "--lr", "2"]) == 0  # so high that samples are forgotten
     assert cli.main(["score", str(tmp_path / "noted")]) == 0
-    state = checkpoint.read(tmp_path / "noted" / "checkpoint.safetensors", current())["filter"]
+    state = finished(tmp_path / "noted", current()).rows
     names = ["forgetting", "learnt"]
     found = score_file.read(tmp_path / "noted" / "scores.parquet", names, 0, 64, 64)
     for name in names:
-        assert found[name].tolist() == state["rows"][f"column/{name}"].tolist()
+        assert found[name].tolist() == state[f"column/{name}"].tolist()
     assert found["learnt"].any() and not found["learnt"].all()
     # And a run that is given the file chooses as this one did.
     path = ["--policy_options.scores", str(tmp_path / "noted" / "scores.parquet")]

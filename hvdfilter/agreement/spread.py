@@ -31,7 +31,8 @@ def redistribute(rows: NDArray[Any], bounds: Bounds, collective: Collective) -> 
         for rank in range(collective.size)
     ]
     joined = np.concatenate(collective.alltoall(parts)).view(rows.dtype)
-    return joined.reshape(-1, *rows.shape[1:])
+    count = int(bounds[collective.rank + 1] - bounds[collective.rank])
+    return joined.reshape(count, *rows.shape[1:])
 
 
 def owners(blocks: Blocks) -> Bounds:

@@ -25,6 +25,7 @@ from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
 from hvdfilter.filter.planning import Agreed, Planner
 from hvdfilter.filter.rescoring import ForwardStep, rescore
+from hvdfilter.filter.signals import Signals
 from hvdfilter.filter.state import Place, pack, unpack
 from hvdfilter.filter.step import Step
 from hvdfilter.filter.unended import watch
@@ -33,7 +34,7 @@ from hvdfilter.scoring.criterion import Criterion
 from hvdfilter.world import World, current
 
 
-class Filter(Loop):
+class Filter(Loop, Signals):
     """Scores samples as they are trained and chooses, every epoch, which ones to train next.
 
     num_samples: size of the training set. policy: a name of `hf.policies.available()` or a
@@ -79,11 +80,6 @@ class Filter(Loop):
             f"keeps {self.mask.count} and hides {self.hidden} of {self.num_samples} samples, "
             f"lr_scale {self.lr_scale:.4g}, rank {self.world.rank} of {self.world.size})"
         )
-
-    @property
-    def stopping(self) -> bool:
-        """Whether any rank was asked to stop: true on all of them from the same step on."""
-        return self._flag.stopping
 
     def begin_epoch(self, epoch: int, optimizer: torch.optim.Optimizer | None = None) -> KeepMask:
         """Collective. Agree on the mask of `epoch`, shard it, and scale the optimiser's rate.
@@ -188,10 +184,6 @@ class Filter(Loop):
         For who needs each sample's own gradient: `hf.GradNorm.norms(weight)`.
         """
         return self._observer.weights(ids)
-
-    def request_stop(self) -> None:
-        """Ask all ranks to stop; `stopping` turns true on all of them at one and the same step."""
-        self._flag.request_stop()
 
     def note(self, logits: Tensor, labels: Tensor, ids: Any) -> scoring.Scores:
         """Score a batch without training on it, e.g. hidden samples in a forward-only pass.

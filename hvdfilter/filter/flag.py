@@ -15,27 +15,32 @@ from hvdfilter.agreement import Call, Collective
 from hvdfilter.agreement.meeting import Meeting
 
 # What a rank posts at every step; the largest counts.
-STOP, FAILED = 1, 2
+SAVE, STOP, FAILED = 1, 2, 3
 
 
 class StepFlag:
     """The flags of one filter's steps: posted when a step is scored, settled at the next.
 
     error: the first that this rank has met. stopping: whether any rank was asked to stop; it turns
-    true on all of them at one and the same step. told: whether an error was raised.
+    true on all of them at one and the same step, as does saving, for that step alone, where one
+    was asked to save. told: whether an error was raised.
     """
 
     def __init__(self, collective: Collective) -> None:
         self.error: Exception | None = None
-        self.stopping = self.told = False
+        self.stopping = self.saving = self.told = False
         self._collective = collective
         self._filter = collective.number_filter()
-        self._stop = False
+        self._stop = self._save = False
         self._posted: Meeting | None = None
 
     def request_stop(self) -> None:
         """Have all ranks stop: this rank's next flag says so."""
         self._stop = True
+
+    def request_save(self) -> None:
+        """Have all ranks save what they have come to, at one step: the next flag says so."""
+        self._save = True
 
     def post(self, error: Exception | None) -> None:
         """Tell the other ranks, without waiting, whether this step was in order.
@@ -43,11 +48,13 @@ class StepFlag:
         In a world of one there is nobody to wait for: an error is raised at once.
         """
         if self._collective.size == 1:
-            self.stopping = self._stop
+            self.stopping, self.saving = self._stop, self._save
+            self._save = False
         if error is not None:
             self.refuse(error)
         if self._collective.size > 1:
-            flag = FAILED if self.error is not None else STOP * self._stop
+            flag = FAILED if self.error is not None else max(STOP * self._stop, SAVE * self._save)
+            self._save = False
             self._posted = self._collective.call(Call.STEP, flag=flag, filter=self._filter)
 
     def refuse(self, error: Exception) -> None:
@@ -66,7 +73,7 @@ class StepFlag:
             posted, self._posted = self._posted, None
             try:  # in every step, where `telling` would cost a microsecond
                 flag = self._collective.wait_for(posted)
-                self.stopping = self.stopping or flag == STOP
+                self.stopping, self.saving = self.stopping or flag == STOP, flag == SAVE
                 if flag == FAILED:
                     self._collective.share_error(self.error)
             except Exception:

@@ -111,9 +111,17 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"])
 
 
-def own_rows(rows: Array, book: ScoreBook) -> Array:
-    """Collective. A column of `rows` of a saved state as this rank's block of the samples."""
-    return redistribute(rows, owners(book.blocks), book.collective)
+def columns_of(rows: Mapping[str, Any], book: ScoreBook) -> dict[str, Array]:
+    """Collective. The columns of saved `rows`, as this rank's block of the samples of `book`."""
+    columns = {name: np.asarray(rows) for name, rows in _under("column/", rows).items()}
+    collective = book.collective
+    kinds = {name: [column.dtype.str, column.shape[1:]] for name, column in columns.items()}
+    text = collective.broadcast_bytes(json.dumps(kinds).encode()).decode()
+    bounds = owners(book.blocks)
+    return {
+        name: redistribute(columns.get(name, np.empty((0, *shape), kind)), bounds, collective)
+        for name, (kind, shape) in json.loads(text).items()
+    }
 
 
 def _under(prefix: str, rows: Mapping[str, Array]) -> dict[str, Array]:

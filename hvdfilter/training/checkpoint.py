@@ -1,11 +1,13 @@
-"""Checkpoints: one safetensors file, tensors by name and everything else as JSON beside them.
+"""One file of a checkpoint: nested plain values and tensors, sealed by a digest in its name.
 
-Safetensors because reading it can run no code (nothing here unpickles). Rank 0 writes and reads;
-the others receive the bytes. A file is complete or absent: it is written aside, then renamed.
+Safetensors, because reading it can run no code (nothing here unpickles); everything that is no
+tensor is JSON in its header. A file is complete or absent: it is written aside, then renamed to
+`STEM.DIGEST.safetensors`, so that no bit of it can change unseen. It knows nothing of ranks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,60 +19,76 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hvdfilter.errors import InputError
-from hvdfilter.world import World
 
-FORMAT = "hvdfilter-checkpoint-1"
-
-
-def write(path: Path, state: Mapping[str, Any], world: World) -> None:
-    """Collective. Rank 0 saves the nested `state` (dicts, lists, numbers, strings, tensors)."""
-    error: Exception | None = None
-    if world.rank == 0:
-        tensors: dict[str, torch.Tensor] = {}
-        text = json.dumps(_outline(state, "", tensors))
-        data = save(tensors, metadata={"format": FORMAT, "outline": text})
-        aside = path.with_suffix(".writing")
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as failed:
-            error = InputError(f"checkpoint {path} cannot be written: {failed.strerror}")
-    world.collective.share_error(error)
+FORMAT = "hvdfilter-checkpoint-2"
+SUFFIX = ".safetensors"
+_DIGITS = 32  # of SHA-256 in hex: 128 bits
 
 
-def read(path: Path, world: World) -> dict[str, Any]:
-    """Collective. The state that `write` saved, on every rank, on the CPU.
+def encode(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of a nested state (dicts, lists, numbers, strings, tensors) and its outline.
 
-    Raises `InputError`, on every rank, for a missing, truncated or foreign file.
+    Tensors are copies in host memory: the state may change afterwards.
     """
-    error: Exception | None = None
-    data = b""
-    if world.rank == 0:
-        try:
-            data = path.read_bytes()
-            _metadata(data, path)
-        except FileNotFoundError:
-            error = InputError(
-                f"there is no checkpoint {path}: the run has not finished its first epoch"
-            )
-        except OSError as failed:
-            error = InputError(f"checkpoint {path} cannot be read: {failed.strerror}")
-        except InputError as foreign:
-            error = foreign
-    world.collective.share_error(error)
-    data = world.collective.broadcast_bytes(data if world.rank == 0 else None)
-    restored = _restore(json.loads(_metadata(data, path)), load(data))
+    tensors: dict[str, torch.Tensor] = {}
+    outline = json.dumps(_outline(state, "", tensors))
+    return tensors, outline
+
+
+def write(folder: Path, stem: str, tensors: dict[str, torch.Tensor], outline: str) -> Path:
+    """Save what `encode` gave; the file's path. OSError where there is no room for it."""
+    data = save(tensors, metadata={"format": FORMAT, "outline": outline})
+    path = folder / f"{stem}.{digest(data)}{SUFFIX}"
+    aside = folder / f"{stem}.writing"
+    with open(aside, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    # The name is the folder's, and must reach the disk too.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return path
+
+
+def read(path: Path) -> bytes:
+    """The file, if it is what was written: `InputError` names one that is not."""
+    try:
+        data = path.read_bytes()
+    except OSError as failed:
+        raise InputError(f"checkpoint {path} cannot be read: {failed.strerror}") from None
+    if digest(data) != path.name.removesuffix(SUFFIX).rpartition(".")[2]:
+        raise InputError(f"checkpoint {path} is damaged: it is not what was written")
+    return data
+
+
+def decode(data: bytes, path: Path) -> dict[str, Any]:
+    """The state in a file's bytes, its tensors on the CPU; `InputError` for another format."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        tensors = load(data)
+    except (ValueError, SafetensorError, AttributeError) as broken:
+        raise InputError(f"checkpoint {path} is damaged: {broken}") from None
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is not a checkpoint of this hvdfilter ({FORMAT})")
+    restored = _restore(json.loads(metadata["outline"]), tensors)
     assert isinstance(restored, dict)
     return restored
+
+
+def digest(data: bytes) -> str:
+    """What a file's name says of its contents."""
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def _outline(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """`value` with each tensor replaced by {"tensor": name}, the tensors put aside by name."""
     if torch.is_tensor(value):
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):
         pairs = [
@@ -92,19 +110,3 @@ def _restore(outline: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if kind == "mapping":
         return {key: _restore(item, tensors) for key, item in content}
     return [_restore(item, tensors) for item in content]
-
-
-def _metadata(data: bytes, path: Path) -> str:
-    """The outline in the header of a safetensors file; refuses files that are not whole."""
-    try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        metadata = header.get("__metadata__", {})
-        load(data)
-    except (ValueError, SafetensorError, AttributeError) as broken:
-        raise InputError(
-            f"checkpoint {path} is truncated or damaged ({broken}): delete it and start again"
-        ) from None
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is not a checkpoint of hvdfilter ({FORMAT})")
-    return str(metadata["outline"])

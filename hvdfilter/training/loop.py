@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from hvdfilter import models, policies
+from hvdfilter.agreement.spread import gather_parts
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, optimizer, ring
+from hvdfilter.training import mid_epoch, optimizer, ring
 from hvdfilter.training.budget import Budget
+from hvdfilter.training.checkpoints import Checkpoints
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
@@ -93,11 +95,15 @@ class Trainer:
         self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
+        self.checkpoints = Checkpoints(self.folder.path, world)
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
-        self._resumed_at = 0
+        self._resumed_at, self._saved_at = 0, time.monotonic()
+        self._own: mid_epoch.Own | None = None  # of an epoch that goes on in its middle
         if config.resume:
             self._resume()
         ring.broadcast(self.model, self.optimizer, world)
+        if self._own is not None:
+            self._own.restore_buffers(self.model)
 
     def run(self, watch: Watch, progress: Progress, report: Report) -> Result:
         """Train the epochs that are left, each with a checkpoint at its end."""
@@ -107,6 +113,7 @@ class Trainer:
             report(record)
             with self.filter.costs.whole(), self.filter.costs.measure("checkpoint"):
                 self.save()
+        self.checkpoints.settle()
         return Result(self.folder.path, record)
 
     def run_epoch(self, watch: Watch, progress: Progress) -> dict[str, Any]:
@@ -131,6 +138,7 @@ class Trainer:
                         record["variance"] = self.variance.measure(self.epoch)
         if record is None:
             self.save()
+            self.checkpoints.settle()
             raise Preempted(self.folder.path)
         # Parts overlap: "scoring" is spent inside the training and re-scoring passes, and
         # "checkpoint" is the one that the epoch before left.
@@ -152,18 +160,34 @@ class Trainer:
         self.model.train()
         with self.filter.costs.measure("training"):
             for ids, x, y in self.loader:
+                if self._own is not None:  # once the loader has drawn its own
+                    self._own.restore_random(device)
+                    self._own = None
                 x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
                 x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
                 self._set_rate(self.epoch + self.step / steps)
                 loss_sum += self.train_step(ids, x, y) * len(ids)
                 self.step += 1
                 progress(self.epoch, self.step, steps)
-                if watch.signalled:
-                    self.filter.request_stop()
+                self._signal(watch)
                 if self.filter.stopping and self.step < steps:
                     break
+                if self.filter.saving and self.step < steps:
+                    self.loss_sum = loss_sum.item()
+                    with self.filter.costs.measure("checkpoint"):
+                        self.save()
             self.loss_sum = loss_sum.item()
         return self.step == steps
+
+    def _signal(self, watch: Watch) -> None:
+        """Tell the other ranks what they must hear of: a warning, a full disk, a time to save."""
+        if watch.signalled:
+            self.filter.request_stop()
+        if self.checkpoints.error is not None:
+            self.filter.fail(self.checkpoints.error)
+        every = 60 * self.config.checkpoint_minutes
+        if self.world.rank == 0 and every and time.monotonic() - self._saved_at > every:
+            self.filter.request_save()
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
@@ -228,34 +252,46 @@ class Trainer:
         return make_loader(images, sampler, size, self.config.workers)
 
     def save(self) -> None:
-        """Collective. Write the checkpoint of where the run is."""
+        """Collective. Have the checkpoint of where the run is written, as it trains on."""
         # What was trained on, not what a loader has fetched ahead.
         consumed = (self.step - self._resumed_at) * self.config.batch_size
+        book = self.filter.book
+        parts = self.checkpoints.parts(book.num_samples * book.sample_bytes)
+        filt = self.filter.state_dict(consumed, parts)
+        rows = filt.pop("rows")
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "filter": self.filter.state_dict(consumed),
+            "filter": filt,
             "epoch": self.epoch,
             "step": self.step,
-            "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
             "seconds": dict(self.filter.costs.seconds),
             "bytes_sent": dict(self.filter.costs.bytes),
             "budget": None if self.budget is None else self.budget.state(),
         }
-        checkpoint.write(self.folder.checkpoint, state, self.world)
+        if self.step > 0:
+            own = mid_epoch.collect(self.model, self.loss_sum, self.world.device)
+            for name, row in own.items():
+                rows[name] = torch.from_numpy(gather_parts(row, parts, self.world.collective))
+        self.checkpoints.save(state, rows, parts, self.epoch, self.step)
+        self._saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        exists = np.array([self.folder.checkpoint.exists()], np.int64)
-        if not self.world.collective.broadcast(exists)[0]:
-            return  # a new run, or one that ended before its first checkpoint
-        state = checkpoint.read(self.folder.checkpoint, self.world)
+        saved = self.checkpoints.newest()
+        if saved is None:  # a new run, or one that ended before its first checkpoint
+            self.folder.forget_after(0)
+            return
+        state, rows = saved
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.filter.load_state_dict(state["filter"])
+        self.filter.load_state_dict({**state["filter"], "rows": rows})
         self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
-        if self.step > 0:  # the part of the epoch that is done has had its costs
+        if self.step > 0:
+            # The part of the epoch that is done has had its costs.
             self.filter.costs.restore(state["seconds"], state["bytes_sent"])
+            like = mid_epoch.collect(self.model, 0.0, self.world.device)
+            self._own = mid_epoch.Own(rows, like, self.world)
+            self.loss_sum = self._own.loss_sum
         if self.budget is not None:
             self.budget.restore(state["budget"])
         self.folder.forget_after(self.epoch)

@@ -17,7 +17,8 @@ import torch
 from hvdfilter.agreement import Call
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
-from hvdfilter.training import checkpoint, ring
+from hvdfilter.training import ring
+from hvdfilter.training.checkpoints import Checkpoints
 from hvdfilter.training.run_folder import RunFolder
 
 # What scoring a run reads of its configuration, where a script does not say otherwise.
@@ -76,6 +77,7 @@ class Record:
         config |= options
         path = Path(folder)
         self.folder = RunFolder.open(path.parent, path.name, config, filt.world, resume)
+        self._checkpoints = Checkpoints(self.folder.path, filt.world)
         self.next_epoch = 0
         if resume:
             self._resume()
@@ -135,24 +137,31 @@ class Record:
         self._started, self._worked = time.perf_counter(), time.process_time()
 
     def _save(self) -> None:
-        optimizer = self.optimizer
+        filt, optimizer = self.filter, self.optimizer
+        parts = self._checkpoints.parts(filt.num_samples * filt.book.sample_bytes)
+        saved = filt.state_dict(parts=parts)
+        rows = saved.pop("rows")
         state = {
             "model": self.model.state_dict(),
             "optimizer": {} if optimizer is None else optimizer.state_dict(),
-            "filter": self.filter.state_dict(),
+            "filter": saved,
             "epoch": self.next_epoch,
         }
-        checkpoint.write(self.folder.checkpoint, state, self.filter.world)
+        self._checkpoints.save(state, rows, parts, self.next_epoch, 0)
+        # A script's last epoch says nothing of being the last.
+        if self.next_epoch == filt.epochs:
+            self._checkpoints.settle()
 
     def _resume(self) -> None:
-        world = self.filter.world
-        if not world.collective.broadcast(np.array([self.folder.checkpoint.exists()], np.int64))[0]:
-            return  # a new run, or one that ended before its first checkpoint
-        state = checkpoint.read(self.folder.checkpoint, world)
+        saved = self._checkpoints.newest()
+        if saved is None:  # a new run, or one that ended before its first checkpoint
+            self.folder.forget_after(0)
+            return
+        state, rows = saved
         self.model.load_state_dict(state["model"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.filter.load_state_dict(state["filter"])
+        self.filter.load_state_dict({**state["filter"], "rows": rows})
         self.next_epoch = state["epoch"]
         self.folder.forget_after(self.next_epoch)
 

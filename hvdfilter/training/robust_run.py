@@ -23,7 +23,8 @@ from hvdfilter.errors import InputError
 from hvdfilter.robust import Attack, smallest_radius
 from hvdfilter.robust.attack import SEARCHED
 from hvdfilter.robust.norms import known
-from hvdfilter.training import checkpoint, ring
+from hvdfilter.training import ring
+from hvdfilter.training.checkpoints import finished
 from hvdfilter.training.record import recorded
 from hvdfilter.training.run_folder import read_config
 from hvdfilter.world import World
@@ -99,7 +100,7 @@ def _measure(
         images = open_dataset(data, train=False, limit=limit, like=trained)
         channels, height, _ = trained.shape
         model = models.make(architecture, channels, trained.num_classes, height)
-    state = checkpoint.read(run / "checkpoint.safetensors", world)
+    state = finished(run, world).state
     with world.collective.errors_shared():
         model.load_state_dict(state["model"])
         prepare = Normalize(trained.mean, trained.std)

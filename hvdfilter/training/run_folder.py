@@ -1,4 +1,4 @@
-"""The folder a run leaves: `config.yaml`, `metrics.jsonl`, `checkpoint.safetensors`.
+"""The folder a run leaves: `config.yaml`, `metrics.jsonl`, `checkpoints/`.
 
 Only rank 0 writes. A run that exists is never overwritten: an unnamed run takes the next free
 number, a named one must be resumed or renamed.
@@ -19,7 +19,7 @@ from hvdfilter.world import World
 
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
-FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size")
+FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size", "checkpoint_minutes")
 
 
 class RunFolder:
@@ -28,7 +28,6 @@ class RunFolder:
     def __init__(self, path: Path, world: World) -> None:
         self.path, self._world = path, world
         self.config, self.metrics = path / "config.yaml", path / "metrics.jsonl"
-        self.checkpoint = path / "checkpoint.safetensors"
 
     @classmethod
     def open(

@@ -19,8 +19,10 @@ from hvdfilter.data import Images, Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.filter.ids import name_ids
 from hvdfilter.filter.sampler import ShardSampler
+from hvdfilter.filter.state import columns_of
 from hvdfilter.policies import score_file
-from hvdfilter.training import checkpoint, ring
+from hvdfilter.training import ring
+from hvdfilter.training.checkpoints import finished
 from hvdfilter.training.record import recorded
 from hvdfilter.training.run_folder import read_config
 from hvdfilter.world import World
@@ -52,7 +54,7 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
             raise InputError("limit says how much to score of another set: give data too")
         channels, height, _ = trained.shape
         model = models.make(architecture, channels, trained.num_classes, height)
-    state = checkpoint.read(run / "checkpoint.safetensors", world)
+    state, rows = finished(run, world)
     model.load_state_dict(state["model"])
     prepare = Normalize(trained.mean, trained.std)
     forward = torch.nn.Sequential(prepare, model).to(world.device).eval()
@@ -60,7 +62,7 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
     columns = {name: book.column(name) for name in COLUMNS}
     columns["el2n"] = columns["grad_norm"]
     if data is None:
-        columns |= _noted(state["filter"], book)
+        columns |= _noted(rows, book)
     path = run / (FILE if data is None else f"scores-of-{_plain(data)}.parquet")
     made = {
         "model": architecture,
@@ -96,12 +98,10 @@ def _scored(
 
 
 def _noted(saved: dict[str, Any], book: ScoreBook) -> dict[str, NDArray[Any]]:
-    """What the run noted of the samples of this rank's block, one number a sample."""
-    mine = slice(book.start, book.start + book.length)
-    columns = {name: np.asarray(column) for name, column in saved["columns"].items()}
+    """Collective. What the run noted of the samples of this rank's block, one number a sample."""
     return {
-        name: column[mine].astype(bool if column.dtype == bool else np.float32)
-        for name, column in columns.items()
+        name: column.astype(bool if column.dtype == bool else np.float32)
+        for name, column in columns_of(saved, book).items()
         if name in score_file.AGGREGATES and column.ndim == 1
     }
 

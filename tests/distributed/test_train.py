@@ -68,7 +68,7 @@ def test_the_record_of_a_run_adds_up(tmp_path: Path) -> None:
     assert {p.name for p in run.iterdir()} == {
         "config.yaml",
         "metrics.jsonl",
-        "checkpoint.safetensors",
+        "checkpoints",
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 import hvdfilter as hf
 from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
-from hvdfilter.training import checkpoint
+from hvdfilter.training.checkpoints import finished
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.preemption import Preempted
 from hvdfilter.training.start import train
@@ -54,8 +54,8 @@ def test_the_mean_of_several_models_is_what_the_run_chooses_by(tmp_path: Path) -
         assert [r["test_loss"] for r in other[:2]] == [
             r["test_loss"] for r in records(opening / f"seed-{seed}")
         ]
-        state = checkpoint.read(tmp_path / f"alone-{seed}" / "checkpoint.safetensors", current())
-        alone.append(state["filter"]["columns"]["el2n"].numpy().astype(float))  # frozen at epoch 2
+        rows = finished(tmp_path / f"alone-{seed}", current()).rows
+        alone.append(rows["column/el2n"].numpy().astype(float))  # frozen at epoch 2
     mean = ((alone[0] + alone[1]) / 2).astype(np.float32)
     found = score_file.read(opening / "scores.parquet", ["el2n"], 0, N, N)["el2n"]
     np.testing.assert_array_equal(found, mean)

@@ -18,7 +18,7 @@ import hvdfilter as hf
 from hvdfilter import cli
 from hvdfilter.policies import score_file
 from hvdfilter.report.compare import find_full, summarise
-from hvdfilter.training import checkpoint
+from hvdfilter.training.checkpoints import finished
 from tests.distributed.launch import run_command
 
 EPOCHS = 3
@@ -113,7 +113,7 @@ def test_report_and_score_serve_a_script(script: Path) -> None:
 
     images = user.numbers("", True, None, None)
     x, y = images.batch(range(96))
-    state = checkpoint.read(run / "checkpoint.safetensors", hf.init())
+    state = finished(run, hf.init()).state
     model = user.make_net(1, 4, 8)
     model.load_state_dict(state["model"])
     mean, std = (torch.tensor(v).view(1, 1, 1, 1) for v in (images.mean, images.std))

@@ -12,7 +12,8 @@ import torch
 from hvdfilter import cli
 from hvdfilter.data import Normalize, open_dataset
 from hvdfilter.robust import Attack, linear_radius
-from hvdfilter.training import checkpoint, robust_run
+from hvdfilter.training import robust_run
+from hvdfilter.training.checkpoints import finished
 from hvdfilter.training.robust_run import Robustness, measure_runs
 from hvdfilter.world import current
 
@@ -47,7 +48,7 @@ def test_the_radii_of_a_linear_model_are_its_true_ones(
     train = open_dataset(DATA, train=True)
     x, labels = open_dataset(DATA, train=False, limit=40, like=train).batch(range(40))
     for run in runs:
-        state = checkpoint.read(run / "checkpoint.safetensors", current())["model"]
+        state = finished(run, current()).state["model"]
         weight = state["1.weight"].view(4, 1, 8, 8)
         # Normalising is linear, so it is part of the linear model.
         normal = Normalize(train.mean, train.std)
