@@ -68,6 +68,8 @@ class GradientClusters(Attachment):
     and BatchNorm in eval mode.
     """
 
+    otherwise = ", or name the other layers by layers=[...]"
+
     _tally: Tensor  # of what was assigned in this epoch, see Tally
     _sums: Tensor  # [number, ...] of its gradients, side by side for all shares
 

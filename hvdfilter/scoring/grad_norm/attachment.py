@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +50,14 @@ class Attachment:
 
     counts: which modules, by name, to look at; all of them by default. The others are left alone,
     whatever they are. Raises InputError, naming the module, where one that counts has trainable
-    parameters and no exact rule here.
+    parameters and no exact rule here. otherwise: a further remedy for that sentence.
     """
+
+    otherwise: ClassVar[str] = ""
 
     def __init__(self, model: nn.Module, counts: Callable[[str], bool] | None = None) -> None:
         self.model = model
-        self._ledger = Ledger()
+        self._ledger = Ledger(type(self).__name__, self.otherwise)
         self._layers = [
             layer
             for name, module in model.named_modules()
@@ -143,8 +145,9 @@ def _layer(name: str, module: nn.Module, ledger: Ledger) -> Layer | None:
         if trainable:
             own = ", ".join(n for n, p in module._parameters.items() if p is not None)
             raise InputError(
-                f"module '{name}' ({kind.__name__}) has trainable parameters ({own}) and GradNorm "
-                "has no exact rule for it: freeze it, or build it from supported layers"
+                f"module '{name}' ({kind.__name__}) has trainable parameters ({own}) and "
+                f"{ledger.user} has no exact rule for it: freeze it, or build it from supported "
+                f"layers{ledger.otherwise}"
             )
         return None
     return family(name, module, ledger) if trainable or family is BatchNormLayer else None

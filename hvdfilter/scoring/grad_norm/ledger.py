@@ -120,9 +120,13 @@ class ParameterRecord:
 
 
 class Ledger:
-    """The records of all trainable parameters, and the batch size that all layers must share."""
+    """The records of all trainable parameters, and the batch size that all layers must share.
 
-    def __init__(self) -> None:
+    user: the class that reads it, for what is refused; otherwise: its further remedy, if any.
+    """
+
+    def __init__(self, user: str = "GradNorm", otherwise: str = "") -> None:
+        self.user, self.otherwise = user, otherwise
         self.records: dict[int, ParameterRecord] = {}
         self.samples = -1
 
@@ -132,7 +136,7 @@ class Ledger:
         if record.family != family:
             raise InputError(
                 f"'{name}' and '{record.name}' are one tensor used by layers of different kinds: "
-                "GradNorm cannot form their cross terms"
+                f"{self.user} cannot form their cross terms{self.otherwise}"
             )
         return record
 
@@ -141,7 +145,7 @@ class Ledger:
         if self.samples not in (-1, samples):
             raise InputError(
                 f"layer '{name}' sees {samples} rows where earlier layers saw {self.samples}: "
-                "GradNorm needs the batch as the first dimension of every layer's input, and "
+                f"{self.user} needs the batch as the first dimension of every layer's input, and "
                 "reset() after a batch whose norms are not read"
             )
         self.samples = samples
