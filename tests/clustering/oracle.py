@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -89,3 +90,24 @@ def on_threads(size: int, body: Callable[[World], object]) -> list:
         return body(World(collective.rank, size, 0, torch.device("cpu"), collective))
 
     return run_world(size, rank)
+
+
+def told_by(world: World, path: str) -> tuple[list[int], list[tuple[list[int], str, int]]]:
+    """Three epochs over this rank's part of 30 images: last clusters, and what the ranks are told.
+
+    From the state at `path`; a world of one makes it first if it is not there.
+    """
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+    model = nn.Sequential(*layers).double()
+    x = torch.randn(30, 2, 6, 6, dtype=torch.float64)
+    clusters = GradientClusters(model, number=4, seed=1, world=world)
+    if not Path(path).exists():
+        epoch(clusters, x.split(10))
+        torch.save(clusters.state_dict(), path)
+    clusters.load_state_dict(torch.load(path, weights_only=True))
+    told = []
+    for _ in range(3):
+        assigned, found = epoch(clusters, x.tensor_split(world.size)[world.rank].split(4))
+        told.append((found.sizes.tolist(), f"{found.objective:.9e}", found.exchanged))
+    return torch.cat(assigned).tolist(), told
