@@ -22,8 +22,9 @@ from hvdfilter.errors import on_all_ranks
 class Centres:
     """M + 1 rows of the columns of all shares, float32 (float64 for such a model).
 
-    table: None in the first epoch. sigma: float64 [M + 1], see `spread.py`. floor: what is added to
-    squared distances. by_inner: which factor of the two the epoch's sums are for.
+    table: None in the first epoch. kin: whose inner factors the last row, on trial, has in
+    convolutions. sigma: float64 [M + 1], see `spread.py`. floor: what is added to squared
+    distances. by_inner: which factor of the two the epoch's sums are for.
     """
 
     def __init__(self, shares: Sequence[Share], number: int, seed: int) -> None:
@@ -32,17 +33,17 @@ class Centres:
         self.dtype = shares[0].dtype
         self.sigma = torch.ones(number + 1, dtype=torch.float64)
         self.floor = 0.0
-        self.freeze(None, True)
+        self.freeze(None, True, 0)
 
-    def freeze(self, table: Tensor | None, by_inner: bool) -> None:
+    def freeze(self, table: Tensor | None, by_inner: bool, kin: int) -> None:
         """Take these for the next epoch."""
         self.table = None if table is None else table.to(self.dtype)
-        self.by_inner = by_inner
+        self.by_inner, self.kin = by_inner, kin
         self.lengths = torch.zeros(0, dtype=torch.float64)
         if self.table is not None:
             self.lengths = self.overlap(self.table, self.table).diagonal().clone()
         for share in self.shares:
-            share.expect(self.table, by_inner)
+            share.expect(self.table, by_inner, kin)
 
     def sum_widths(self) -> list[int]:
         """Numbers of an epoch's sums for a cluster, by share; none in the first epoch."""
@@ -90,8 +91,7 @@ class Centres:
         near = self.distances(rows, table[:-1]).amin(dim=1)
         sigma = float((near.mean() + self.floor).sqrt()) or 1.0
         self.sigma = torch.full((self.number + 1,), sigma, dtype=torch.float64)
-        self.sigma[-1] /= 2
-        self.freeze(table, True)
+        self.freeze(table, True, self._try(table, table[-1].clone()))
 
     def move(self, tally: Tally, sums: Tensor, trial: Tensor) -> int:
         """The next ones from an epoch's sums [M, ...]; `trial` [width] is tried in it.
@@ -114,11 +114,20 @@ class Centres:
             self.sigma[:-1] = spreads(tally.sizes, scatter, self.floor, self.sigma[:-1])
         else:
             table[given_up], self.sigma[given_up] = table[-1], self.sigma[-1]
-        table[-1] = trial
-        nearest = int(self.distances(table[-1:], table[:-1]).argmin())
-        self.sigma[-1] = self.sigma[nearest] / 2
-        self.freeze(table, by_inner)
+        self.freeze(table, by_inner, self._try(table, trial))
         return given_up
+
+    def _try(self, table: Tensor, trial: Tensor) -> int:
+        """Put `trial` on trial beside the centre nearest to it; which that is.
+
+        It starts with half that one's sigma: it is to take the samples that are close to it.
+        """
+        kin = int(self.distances(trial[None], table[:-1]).argmin())
+        for share in self.shares:
+            own = share.columns
+            table[-1, own] = share.alike(trial[own], table[kin, own].to(trial))
+        self.sigma[-1] = self.sigma[kin] / 2
+        return kin
 
 
 def _floor(tally: Tally) -> float:

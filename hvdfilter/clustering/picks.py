@@ -16,7 +16,7 @@ from hvdfilter.agreement import Collective
 # Candidates of all ranks for each centre: enough to meet groups of some percent of the samples.
 CANDIDATES = 8
 # Samples kept of a batch: before there are centres, and after.
-FIRST, LATER = 8, 1
+FIRST, LATER = 4, 1
 # Candidates that each step of the choice looks at, as public k-means++ does: 2 + ln 16.
 LOOKS = 5
 

@@ -36,13 +36,16 @@ class Share:
         record.reader = self
         self.width = self._width(record.parameter)
         self.columns = slice(start, start + self.width)
-        self.expect(None, True)
+        self.expect(None, True, 0)
         self.clear()
 
-    def expect(self, table: Tensor | None, by_inner: bool) -> None:
-        """Read from now on for these centres, if any, with sums for one factor of the two."""
+    def expect(self, table: Tensor | None, by_inner: bool, kin: int) -> None:
+        """Read from now on for these centres, if any, with sums for one factor of the two.
+
+        kin: which centre has the inner factors of the last one, that on trial, in convolutions.
+        """
         self.centres = None if table is None else table[:, self.columns]
-        self.by_inner = by_inner
+        self.by_inner, self.kin = by_inner, kin
 
     def _width(self, parameter: Tensor) -> int:
         raise NotImplementedError
@@ -77,6 +80,10 @@ class Share:
     def overlap(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner products, float64 [n, m], of centres a [n, width] and b [m, width]."""
         raise NotImplementedError
+
+    def alike(self, row: Tensor, kin: Tensor) -> Tensor:
+        """The centre nearest to `row` that can be tried beside `kin`; all [width]."""
+        return row
 
     def update(
         self, centres: Tensor, sums: Tensor, sizes: Tensor, by_inner: bool
@@ -145,6 +152,8 @@ class ProductShare(Share):
 
     def _width(self, parameter: Tensor) -> int:
         self.outputs, self.inputs = parameter.shape[0], parameter[0].numel()
+        # Convolutions work in blocks: a filter more than 16 would cost as much as 16 more.
+        self.convolves = parameter.dim() > 2
         return self.outputs + self.inputs
 
     def clear(self) -> None:
@@ -163,16 +172,23 @@ class ProductShare(Share):
             return
         outer, inner = self.centres.to(g.device).split([self.outputs, self.inputs], dim=1)
         outer = outer.unflatten(1, (use.g.shape[1], -1)).transpose(0, 1)  # [G, k, M]
-        h = use.filtered(inner)
+        h = use.filtered(inner[:-1] if self.convolves else inner)
+        number, last = len(inner) - 1, self.kin if self.convolves else -1
         if not self.by_inner and h.shape[3] > len(inner):
             # G_i inner_k for every centre: fewer numbers than the gradients it is made of.
-            applied = h @ use.g.mT
-            self._applied = applied if self._applied is None else self._applied + applied
-            products = (applied * outer).sum(dim=(1, 3))
+            mine, theirs = h @ use.g.mT, outer
+            own = mine[:, :, :number]
+            self._applied = own if self._applied is None else self._applied + own
         else:
-            p = outer @ use.g
-            products = (h * p).sum(dim=(1, 3))
-            self._kept.append((use, p if self.by_inner else h))
+            mine, theirs = h, outer @ use.g
+            self._kept.append((use, (theirs if self.by_inner else mine)[:, :, :number]))
+        products = torch.cat(
+            (
+                (mine[:, :, :number] * theirs[..., :-1, :]).sum(dim=(1, 3)),
+                (mine[:, :, last] * theirs[..., -1, :]).sum(dim=(1, 2))[:, None],
+            ),
+            dim=1,
+        )
         self._products = products if self._products is None else self._products + products
 
     def products(self) -> Tensor | None:
@@ -181,13 +197,11 @@ class ProductShare(Share):
 
     def sums(self, select: Tensor) -> Tensor | None:
         """See Share."""
-        select = select.to(self.dtype)
-        clusters, total = select.shape[1], None
+        select, total = select.to(self.dtype)[:, None, :, None], None
         if self._applied is not None:
-            applied = self._applied[:, :, :clusters] * select[:, None, :, None]
-            total = applied.sum(dim=0).transpose(0, 1).flatten(1)
+            total = (self._applied * select).sum(dim=0).transpose(0, 1).flatten(1)
         for use, kept in self._kept:
-            kept = kept[:, :, :clusters] * select[:, None, :, None]
+            kept = kept * select
             if self.by_inner:
                 part = use.summed(kept)
             else:
@@ -212,6 +226,15 @@ class ProductShare(Share):
             *(t.double().split([self.outputs, self.inputs], dim=1) for t in (a, b)), strict=True
         )
         return (outers[0] @ outers[1].T) * (inners[0] @ inners[1].T)
+
+    def alike(self, row: Tensor, kin: Tensor) -> Tensor:
+        """See Share."""
+        if not self.convolves:
+            return row
+        (outer, inner), (_, held) = (t.split([self.outputs, self.inputs]) for t in (row, kin))
+        length = held.square().sum()
+        share = held @ inner / length if length > 0 else length
+        return torch.cat((outer * share, held))
 
     def update(
         self, centres: Tensor, sums: Tensor, sizes: Tensor, by_inner: bool

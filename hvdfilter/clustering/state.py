@@ -63,7 +63,7 @@ def pack(
     everyone = collective.allgather(np.array([steps], np.int64))
     return {
         "identity": mine.clone(),
-        "place": torch.tensor([epoch, int(centres.by_inner), int(table is not None)]),
+        "place": torch.tensor([epoch, int(centres.by_inner), centres.kin, int(table is not None)]),
         "table": torch.zeros(0, centres.width) if table is None else table.cpu().clone(),
         "sigma": centres.sigma.clone(),
         "floor": torch.tensor([centres.floor], dtype=torch.float64),
@@ -78,9 +78,9 @@ def unpack(
     found: Mapping[str, Tensor], centres: Centres, picks: Picks, collective: Collective
 ) -> tuple[int, int]:
     """Fill the centres and this rank's candidates; the epoch and the steps of it so far."""
-    epoch, by_inner, started = (int(n) for n in found["place"])
+    epoch, by_inner, kin, started = (int(n) for n in found["place"])
     centres.sigma, centres.floor = found["sigma"], float(found["floor"])
-    centres.freeze(found["table"] if started else None, bool(by_inner))
+    centres.freeze(found["table"] if started else None, bool(by_inner), kin)
     rank, ranks = collective.rank, found["ranks"]
     if len(ranks) == collective.size:
         picks.replace(found["picks"].split(ranks[:, 1].tolist())[rank])

@@ -169,19 +169,20 @@ def test_draws_have_the_variance_and_the_mean_that_the_sums_say() -> None:
 
 
 def test_an_empty_cluster_takes_the_centre_on_trial() -> None:
-    x, labels, _ = planted(6, 0.01, 3)
-    clusters, _, _ = clustered(Pixels(), x, labels, 6, 2, 3)
+    x, labels, group = planted(6, 0.01, 3)
+    clusters, _, _ = clustered(Pixels(), x, labels, 6, 6, 3)
     centres = clusters._centres
     assert centres.table is not None
     table = centres.table.clone()
     table[0] *= 1e3  # nobody is near
-    centres.freeze(table, centres.by_inner)
-    sizes = []
-    for _ in range(4):
-        one_pass(clusters, x, labels)
-        found = clusters.end_epoch()
-        sizes.append(int(found.sizes[0]))
-    assert sizes[0] == 0 and sizes[-1] > 0, sizes
+    centres.freeze(table, centres.by_inner, centres.kin)
+    one_pass(clusters, x, labels)
+    assert clusters.end_epoch().sizes[0] == 0
+    for _ in range(6):
+        cluster = one_pass(clusters, x, labels)
+        sizes = clusters.end_epoch().sizes
+    assert sizes.tolist() == torch.bincount(cluster, minlength=6).tolist() and sizes.all()
+    assert [len(set(group[cluster == k].tolist())) for k in range(6)] == [1] * 6
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_other_centres() -> None:
