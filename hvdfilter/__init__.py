@@ -25,6 +25,7 @@ from hvdfilter.waiting import choose_waiting, limit_spinning
 if TYPE_CHECKING:
     from hvdfilter import losses, policies
     from hvdfilter.agreement import KeepMask
+    from hvdfilter.clustering import GradientClusters
     from hvdfilter.data import Indexed
     from hvdfilter.filter import Filter
     from hvdfilter.filter.sampler import ShardSampler
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Filter",
     "GradNorm",
+    "GradientClusters",
     "Indexed",
     "InputError",
     "InstallError",
@@ -67,6 +69,7 @@ choose_waiting()
 _HOMES = {
     "Filter": "filter",
     "GradNorm": "scoring",
+    "GradientClusters": "clustering",
     "Indexed": "data",
     "KeepMask": "agreement",
     "Record": "training.record",

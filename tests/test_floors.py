@@ -21,7 +21,7 @@ FLOORS = (
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies", "robust"},
     {"world"},
-    {"filter", "losses"},
+    {"filter", "losses", "clustering"},
     {"training"},
     {"report", "doctor"},
     {"cli"},
