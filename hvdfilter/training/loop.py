@@ -20,6 +20,7 @@ from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, optimizer, ring
+from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
@@ -83,7 +84,8 @@ class Trainer:
         self.model, self.prepare = self._build_model()
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
         self.filter.attach(self.optimizer)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        self.backward = Backward(policy, self.model, config.seed, world)
+        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
@@ -124,6 +126,7 @@ class Trainer:
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                self.backward.end_epoch()
                 self.filter.end_epoch()
                 record = self._record()
                 if self.config.variance:
@@ -235,6 +238,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "filter": self.filter.state_dict(consumed),
+            "backward": self.backward.state(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
@@ -252,6 +256,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.filter.load_state_dict(state["filter"])
+        self.backward.restore(state["backward"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
         if self.step > 0:  # the part of the epoch that is done has had its costs
