@@ -22,6 +22,7 @@ FLOORS = (
     {"spanning", "policies", "robust"},
     {"world"},
     {"filter", "losses"},
+    {"features"},
     {"training"},
     {"report", "doctor"},
     {"cli"},

@@ -38,6 +38,7 @@ class Call(IntEnum):
     STATE_DICT = 12
     HARD_NEGATIVE = 13
     HARD_NEGATIVE_BACKWARD = 14
+    FEATURE_SCORES = 15
 
     @property
     def label(self) -> str:

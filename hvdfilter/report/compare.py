@@ -15,6 +15,7 @@ from hvdfilter.training.run_folder import read_config, read_metrics
 COST_PARTS = {
     "training": "training steps",
     "rescoring": "re-scoring hidden samples",
+    "features": "scoring the features",
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
     "waiting": "waiting for the slowest rank",
@@ -22,7 +23,7 @@ COST_PARTS = {
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
 }
-OVERHEAD = ("scoring", "exchange", "agreement")
+OVERHEAD = ("scoring", "features", "exchange", "agreement")
 # What two runs must share for their results to be comparable.
 SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),

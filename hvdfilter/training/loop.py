@@ -17,6 +17,8 @@ import torch
 
 from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
+from hvdfilter.features import feature_scores, head
+from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, optimizer, ring
@@ -80,6 +82,9 @@ class Trainer:
             seed=config.seed,
         )
         self.model, self.prepare = self._build_model()
+        if waiting(policy) is not None:  # said now, and not when the opening has been trained
+            with world.collective.errors_shared():
+                head.check(self._forward(), self.train_set.batch([0])[0].to(world.device))
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
         self.filter.attach(self.optimizer)
         self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
@@ -122,6 +127,8 @@ class Trainer:
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
                 self.filter.end_epoch()
+                if due(self.filter):
+                    self._score_features()
                 record = self._record()
         if record is None:
             self.save()
@@ -161,8 +168,16 @@ class Trainer:
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
-        model = forward_only(self.prepare, self.model, self.config.model, self.world.device)
-        self.filter.rescore(model, loader)
+        self.filter.rescore(self._forward(), loader)
+
+    def _score_features(self) -> None:
+        book = self.filter.book
+        mine = range(book.start, book.start + book.length)
+        loader = self._loader(self.train_set, mine, FORWARD_BATCHES)
+        feature_scores(self.filter, self._forward(), loader)
+
+    def _forward(self) -> torch.nn.Module:
+        return forward_only(self.prepare, self.model, self.config.model, self.world.device)
 
     def _record(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
