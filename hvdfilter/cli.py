@@ -1,4 +1,4 @@
-"""The command line: `hvdfilter train | compare | score | robustness | report | policies | doctor`.
+"""The command line: `hvdfilter train | compare | score | variance | robustness | report | ...`.
 
 It parses, calls the library, and turns errors into one sentence and an exit code. The options of
 `train` and `compare` are the fields of `TrainConfig`; a `--config` YAML file takes the same names.
@@ -76,6 +76,8 @@ def _parser() -> ArgumentParser:
     robustness.add_argument("--steps", type=int, default=20, help="of one attack")
     robustness.add_argument("--restarts", type=int, default=2, help="attacks of one radius")
     robustness.add_argument("--seed", type=int, default=0, help="of their random starts")
+    variance = add("variance", "Show how much the gradient varied in runs that measured it.")
+    variance.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
     report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
     add("policies", "List the policies and their options.")
@@ -143,6 +145,16 @@ def _robustness(options: Namespace) -> int:
     return 0
 
 
+def _variance(options: Namespace) -> int:
+    from hvdfilter.report.variance import FILE, draw, variance_of, variance_tables
+
+    courses = variance_of(options.runs)
+    variance_tables(courses)
+    draw(courses, options.runs[0] / FILE)
+    print(options.runs[0] / FILE)
+    return 0
+
+
 def _report(options: Namespace) -> int:
     from hvdfilter.report.page import write_page
 
@@ -168,6 +180,7 @@ _COMMANDS = {
     "compare": _compare,
     "score": _score,
     "robustness": _robustness,
+    "variance": _variance,
     "report": _report,
     "policies": _policies,
     "doctor": _doctor,

@@ -94,7 +94,7 @@ def test_scores_that_only_a_script_can_give_are_refused_before_there_is_a_folder
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["train", *QUICK, "--policy", "grand", "--runs", str(tmp_path)]) == 2
-    assert "'grand' needs grad_norm from filt.update" in capsys.readouterr().err
+    assert "'grand' needs grad_norm from filt.observe" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -16,6 +16,7 @@ from hvdfilter.agreement.local import LocalMask, merge_local
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.select import agree, merge, select
+from hvdfilter.agreement.strata import Strata, merge_strata
 
 __all__ = [
     "Blocks",
@@ -28,11 +29,13 @@ __all__ = [
     "MPICollective",
     "ScoreBook",
     "SoloCollective",
+    "Strata",
     "TorchCollective",
     "agree",
     "merge",
     "merge_draws",
     "merge_local",
+    "merge_strata",
     "mpi_collective",
     "mpi_world_size",
     "select",

@@ -38,7 +38,7 @@ class ObservationBuffer:
 
     def __init__(self, names: tuple[str, ...], device_rows: int) -> None:
         self._names = names
-        self._table_rows = [OBSERVABLE.index(name) for name in names]
+        self._table_rows = [OBSERVABLE.index(name) for name in names if name in OBSERVABLE]
         self._dtypes = tuple(np.bool_ if name == "correct" else np.float32 for name in names)
         self._device_rows = device_rows
         self._host = HostRows(self._dtypes)
@@ -59,7 +59,7 @@ class ObservationBuffer:
         if ids.dim() != 1 or ids.is_floating_point():
             raise InputError(f"ids must be integers of shape [B], not {tuple(ids.shape)}")
         if isinstance(scores, torch.Tensor):
-            if not (ids.is_cuda or scores.is_cuda):
+            if not (ids.is_cuda or scores.is_cuda) and len(self._table_rows) == len(self._names):
                 # What every step on a CPU does: no tensor is made.
                 table = scores.numpy()
                 columns = [table[3] > 0 if at == 4 else table[at] for at in self._table_rows]

@@ -36,6 +36,7 @@ class Field:
         requires: other fields whose old values the rule reads.
         update: (old, observed) -> new; arrays over the observed rows, one row a sample.
         shape: of one value, () for a scalar.
+        own: what it observes is no score of `OBSERVABLE`; it is brought by name.
     """
 
     name: str
@@ -45,10 +46,13 @@ class Field:
     update: Rule
     requires: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    own: bool = False
 
 
 def _last(name: str, dtype: str, initial: float) -> Field:
-    return Field(name, dtype, initial, (name,), lambda old, seen: seen[name])
+    return Field(
+        name, dtype, initial, (name,), lambda old, seen: seen[name].astype(dtype, copy=False)
+    )
 
 
 def _moving_average(name: str, of: str, rate: float) -> Field:
@@ -168,6 +172,11 @@ def average(of: str, name: str | None = None) -> Field:
     return _mean(name or f"{of}_average", of)
 
 
+def last_own(name: str, dtype: str, initial: float) -> Field:
+    """The last observation of a value of one's own, which `filt.observe` brings by this name."""
+    return replace(_last(name, dtype, initial), own=True)
+
+
 def first(count: int, field: Field) -> Field:
     """`field` of the first `count` observations of each sample: later ones do not change it.
 
@@ -200,7 +209,7 @@ def resolve(fields: Any) -> tuple[Field, ...]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"unknown score-book field {name!r}{hint}")
         for needed in field.observed:
-            if needed not in OBSERVABLE:
+            if needed not in OBSERVABLE and not field.own:
                 raise InputError(f"field {name!r} observes {needed!r}, which no score holds")
         chosen[name] = replace(field)
         for needed in field.requires:

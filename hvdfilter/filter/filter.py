@@ -170,6 +170,25 @@ class Filter(Loop):
         """
         return self._step(self._observer.update, losses, ids, weight, scores)
 
+    def observe(self, ids: Any, **scores: Any) -> None:
+        """Note what only the backward of the batch trained last gives, such as `grad_norm`.
+
+        ids: int [B], as they were given to `loss` or `update`. scores: `Policy.own_scores`, each
+        [B]; a policy that has none notes nothing. Scores of another batch, and a batch that got
+        none, raise `InputError` as a bad batch does in `loss`.
+        """
+        try:
+            self._observer.observe(ids, scores)
+        except InputError as refused:
+            self._flag.refuse(refused)
+
+    def weights(self, ids: Any) -> Tensor | None:
+        """What the policy multiplies the losses of samples with: float32 [B], or None for 1.
+
+        For who needs each sample's own gradient: `hf.GradNorm.norms(weight)`.
+        """
+        return self._observer.weights(ids)
+
     def request_stop(self) -> None:
         """Ask all ranks to stop; `stopping` turns true on all of them at one and the same step."""
         self._flag.request_stop()

@@ -37,10 +37,6 @@ class StepFlag:
         """Have all ranks stop: this rank's next flag says so."""
         self._stop = True
 
-    def keep(self, error: Exception | None) -> None:
-        """Remember an error of this rank until all raise it; the first one counts."""
-        self.error = self.error or error
-
     def post(self, error: Exception | None) -> None:
         """Tell the other ranks, without waiting, whether this step was in order.
 
@@ -48,13 +44,21 @@ class StepFlag:
         """
         if self._collective.size == 1:
             self.stopping = self._stop
-            if error is not None:
-                self.told = True
-                raise error
-            return
-        self.keep(error)
-        flag = FAILED if error is not None else STOP * self._stop
-        self._posted = self._collective.call(Call.STEP, flag=flag, filter=self._filter)
+        if error is not None:
+            self.refuse(error)
+        if self._collective.size > 1:
+            flag = FAILED if self.error is not None else STOP * self._stop
+            self._posted = self._collective.call(Call.STEP, flag=flag, filter=self._filter)
+
+    def refuse(self, error: Exception) -> None:
+        """Raise this rank's error: at once in a world of one, else on all ranks when they settle.
+
+        The first one counts.
+        """
+        if self._collective.size == 1:
+            self.told = True
+            raise error
+        self.error = self.error or error
 
     def settle(self) -> None:
         """Complete the flag of the last step; raises, on all ranks, if one of them failed there."""

@@ -81,13 +81,14 @@ def check_losses(losses: Tensor, weight: Tensor | None) -> None:
         )
 
 
-def check_scores(scores: Mapping[str, Any], samples: int) -> None:
-    """Each is known by name and holds one value a sample."""
+def check_scores(scores: Mapping[str, Any], samples: int, own: Iterable[str] = ()) -> None:
+    """Each is known by name, or one of the policy's `own`, and holds one value a sample."""
+    names = (*_NAMES, *(name for name in own if name not in _NAMES))
     for name, value in scores.items():
-        if name not in _NAMES:
-            near = get_close_matches(name, _NAMES, 1)
+        if name not in names:
+            near = get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"unknown score {name!r}: {hint}(there are: {', '.join(_NAMES)})")
+            raise InputError(f"unknown score {name!r}: {hint}(there are: {', '.join(names)})")
         if torch.as_tensor(value).shape != (samples,):
             raise InputError(
                 f"{name}: expected one value for each of the {samples} samples, "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter.agreement import Draws, KeepMask
+from hvdfilter.agreement import Draws, KeepMask, Strata
 from hvdfilter.errors import InputError
 from hvdfilter.filter.rate import RateScale
 from hvdfilter.filter.sampler import ShardSampler
@@ -29,7 +29,8 @@ class Loop:
         self.num_samples, self.epochs, self.world, self.seed = num_samples, epochs, world, seed
         self.epoch = -1
         self.mask = KeepMask.full(num_samples)
-        self.draws: Draws | None = None  # how often, where a sample is drawn more than once
+        # How often, where a sample is drawn more than once, and in what order, where by strata.
+        self.draws: Draws | Strata | None = None
         self._closed = True  # no epoch is open: nothing to exchange
         place = world.rank, world.size, seed
         self._sampler = ShardSampler(self.mask, *place)
@@ -140,7 +141,7 @@ class Loop:
         self._schedules.append(Schedule(scheduler, steps))
         return self._schedules[-1]
 
-    def _open(self, mask: KeepMask, draws: Draws | None, epoch: int) -> None:
+    def _open(self, mask: KeepMask, draws: Draws | Strata | None, epoch: int) -> None:
         """Let all that draws by the mask draw by this one, or as often as `draws` says."""
         self.mask, self.draws, self.epoch, self._closed = mask, draws, epoch, False
         self._sampler.set_mask(draws or mask)

@@ -23,6 +23,7 @@ from hvdfilter.filter.given import (
     to_classes,
     weigh_rows,
 )
+from hvdfilter.filter.held import Held
 from hvdfilter.filter.ids import check_ids, check_range, name_ids, outside
 from hvdfilter.filter.tally import Tally
 from hvdfilter.filter.weights import Weights
@@ -44,8 +45,7 @@ class Observer:
         self._book, self._tally, self._policy = book, tally, policy.name
         self._weights = weights
         self._needed = frozenset(book.observed) if policy.columns else frozenset()
-        # A score that must be given to `update`, if the policy chooses by one.
-        self._own = next((name for name in policy.own_scores if name in self._needed), None)
+        self._held = Held(policy.name, policy.own_scores, self._needed)
         self._deferred = DeferredCheck()
         # How the last batch was scored, and so what is scored without training on it.
         self._criterion = Criterion()
@@ -69,12 +69,8 @@ class Observer:
         knows of are told by `overdue`.
         """
         noted = torch.is_grad_enabled()
-        if noted and self._own:
-            raise InputError(
-                f"policy {self._policy!r} needs {self._own} of the whole model, which filt.loss "
-                f"does not make: use filt.update(losses, ids, {self._own}=...), of hf.GradNorm, or "
-                "a score file"
-            )
+        if noted:
+            self._check_held()
         rows, targets, each = to_classes(logits, labels)
         if noted:
             self._tally.check_open()
@@ -124,9 +120,10 @@ class Observer:
         check_losses(losses, weight)
         noted = torch.is_grad_enabled()
         if noted:
+            self._check_held()
             self._tally.check_open()
             ids = check_ids(ids, losses.shape[0], self._book.num_samples)
-            check_scores(scores, losses.shape[0])
+            check_scores(scores, losses.shape[0], self._held.own)
             weight, unknown = self._weighted(weight, ids, losses)
         weighted = losses if weight is None else losses * weight
         mean = weighted.mean() if losses.shape[0] else weighted.sum()
@@ -141,8 +138,20 @@ class Observer:
             raise error
         check_losses(losses, None)
         ids = check_ids(ids, losses.shape[0], self._book.num_samples)
-        check_scores(scores, losses.shape[0])
+        check_scores(scores, losses.shape[0], self._held.own)
         self._take(losses.detach(), ids, scores)
+
+    def observe(self, ids: Any, scores: Mapping[str, Any]) -> None:
+        """Note what the backward of the batch trained last gave, with what was held of it."""
+        if not self._held.own:
+            return
+        ids = check_ids(ids, len(ids), self._book.num_samples)
+        check_scores(scores, len(ids), self._held.own)
+        self._book.observe(ids, *self._held.join(ids, scores))
+
+    def weights(self, ids: Any) -> Tensor | None:
+        """What the policy multiplies the losses of samples with, float32 [B]; None for 1."""
+        return self._weights.of(check_ids(ids, len(ids), self._book.num_samples))[0]
 
     def overdue(self) -> InputError | None:
         """What was wrong with the last batch on a GPU, where kernels mark and do not raise."""
@@ -164,7 +173,8 @@ class Observer:
     def fault(self, ending: int | None) -> InputError | None:
         """What this rank has to report; of the epoch `ending` here, also how it was trained."""
         self._tally.scored |= self._book.pending > 0
-        error = self.overdue() or lacking(self._policy, self._lacking)
+        error = self.overdue() or self._held.fault() or lacking(self._policy, self._lacking)
+        self._held.forget()
         if error is None and ending is not None:
             error = self._tally.fault(ending, self._policy, self._needed)
         return error
@@ -193,6 +203,12 @@ class Observer:
         own = own.to(like.device, non_blocking=True)
         return (own if weight is None else own * weight), unknown
 
+    def _check_held(self) -> None:
+        error = self._held.fault()
+        self._held.forget()
+        if error is not None:
+            raise error
+
     def _take(
         self,
         losses: Tensor,
@@ -203,7 +219,10 @@ class Observer:
         self._watch(ids, losses, False, 1, unknown)
         if self._needed:
             scores = {"loss": losses, **scores}
-            if missing := self._needed - scores.keys():
+            missing = self._needed - scores.keys()
+            if missing and missing == self._held.own.keys():
+                self._held.hold(ids, scores)
+            elif missing:
                 self._lacking |= missing
             else:
                 self._book.observe(ids, scores)
@@ -211,7 +230,10 @@ class Observer:
     def _note(self, ids: Tensor, table: Tensor, each: int) -> None:
         if not self._needed:
             return
-        if each > 1:
+        if self._held.own:
+            scores = scores_of(table)
+            self._held.hold(ids, *(to_samples(scores, each) if each > 1 else (scores, table[2])))
+        elif each > 1:
             self._book.observe(ids, *to_samples(scores_of(table), each))
         else:
             self._book.observe(ids, table)

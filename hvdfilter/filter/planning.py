@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdfilter.agreement import Draws, KeepMask, ScoreBook, merge, merge_draws, select
+from hvdfilter.agreement import (
+    Draws,
+    KeepMask,
+    ScoreBook,
+    Strata,
+    merge,
+    merge_draws,
+    merge_strata,
+    select,
+)
+from hvdfilter.agreement.strata import MOST
 from hvdfilter.agreement.validate import validate
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
@@ -21,12 +31,12 @@ from hvdfilter.policies import Plan, View
 class Agreed(NamedTuple):
     """What an epoch trains, as all ranks agreed.
 
-    draws: None where no sample is drawn more than once. weight: float32 [n] of the samples this
-    rank owns, or None where none has a weight.
+    draws: None where no sample is drawn more than once and none has a stratum. weight: float32 [n]
+    of the samples this rank owns, or None where none has a weight.
     """
 
     mask: KeepMask
-    draws: Draws | None = None
+    draws: Draws | Strata | None = None
     weight: NDArray[np.float32] | None = None
 
 
@@ -51,18 +61,24 @@ class Planner:
         kept = select(plan.key, plan.keep, blocks, collective, groups=plan.groups, error=error)
         if plan.always is not None:
             kept |= plan.always
-        given = {"weight": plan.weight is not None, "repeats": plan.repeats is not None}
-        weight = repeats = error = None
+        parts = ("weight", "repeats", "strata")
+        given = {f"{part} given": int(getattr(plan, part) is not None) for part in parts}
+        weight = repeats = strata = error = None
         try:
-            weight, repeats = _checked(plan, kept, view)
+            weight, repeats, strata = _checked(plan, kept, view)
         except InputError as refused:
             error = refused
-        validate({f"{name} given": int(there) for name, there in given.items()}, error, collective)
+        validate(given, error, collective)
+        drawn: KeepMask | Draws
         if repeats is None:
-            return Agreed(merge(kept, blocks, collective), weight=weight)
-        draws = merge_draws(np.where(kept, repeats, 0), blocks, collective)
-        once = len(draws.planes) == 1
-        return Agreed(draws.mask, None if once else draws, weight)
+            drawn = merge(kept, blocks, collective)
+        else:
+            draws = merge_draws(np.where(kept, repeats, 0), blocks, collective)
+            drawn = draws if len(draws.planes) > 1 else draws.mask
+        mask = drawn.mask if isinstance(drawn, Draws) else drawn
+        if strata is not None:
+            return Agreed(mask, merge_strata(drawn, strata, collective), weight)
+        return Agreed(mask, drawn if isinstance(drawn, Draws) else None, weight)
 
     def view(self, epoch: int) -> View:
         """What the policy sees on this rank: the history of the samples it owns."""
@@ -87,10 +103,11 @@ class Planner:
 
 def _checked(
     plan: Plan, kept: NDArray[np.bool_], view: View
-) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
-    """Weight and repeats of a plan, of this rank's block, or `InputError` for the first bad one."""
-    weight, repeats = plan.weight, plan.repeats
-    for name, given, kinds in (("weight", weight, "f"), ("repeats", repeats, "iu")):
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None, NDArray[np.uint16] | None]:
+    """Weight, repeats and strata of a plan, or `InputError` for the first bad one."""
+    weight, repeats, strata = plan.weight, plan.repeats, plan.strata
+    kinds_of = {"weight": "f", "repeats": "iu", "strata": "iu"}
+    for (name, kinds), given in zip(kinds_of.items(), (weight, repeats, strata), strict=True):
         if given is not None and (given.shape != kept.shape or given.dtype.kind not in kinds):
             what = "integers" if kinds == "iu" else "floats"
             raise InputError(
@@ -98,18 +115,26 @@ def _checked(
                 f"this rank owns, not {given.dtype} {given.shape}"
             )
     if repeats is not None:
-        _refuse("repeats", kept & ~((repeats >= 0) & (repeats < 1 << 31)), repeats, view)
+        bad = kept & ~((repeats >= 0) & (repeats < 1 << 31))
+        _refuse("repeats", bad, repeats, view, "finite and not negative")
         kept, repeats = kept & (repeats > 0), repeats.astype(np.int64)
     if weight is not None:
-        _refuse("weight", kept & ~((weight >= 0) & (weight < np.inf)), weight, view)
+        bad = kept & ~((weight >= 0) & (weight < np.inf))
+        _refuse("weight", bad, weight, view, "finite and not negative")
         weight = weight.astype(np.float32, copy=False)
-    return weight, repeats
+    if strata is not None:
+        bad = kept & ~((strata >= 0) & (strata < MOST))
+        _refuse("strata", bad, strata, view, f"in [0, {MOST})")
+        strata = np.where(kept, strata, 0).astype(np.uint16)
+    return weight, repeats, strata
 
 
-def _refuse(name: str, bad: NDArray[np.bool_], values: NDArray[Any], view: View) -> None:
+def _refuse(
+    name: str, bad: NDArray[np.bool_], values: NDArray[Any], view: View, wanted: str
+) -> None:
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"the plan's {name} of sample {view.start + first} is {values[first]}: it must be "
-            f"finite and not negative ({int(bad.sum())} such samples)"
+            f"{wanted} ({int(bad.sum())} such samples)"
         )

@@ -1,7 +1,8 @@
 """ShardSampler: this rank's share of the kept samples, of exactly equal length on every rank.
 
 Order is a function of (seed, epoch, mask) and of nothing else: a pseudo-random permutation is
-evaluated where it is needed, so no array of all samples exists. It never communicates.
+evaluated where it is needed, so no array of all samples exists (but for draws by strata, whose
+order is made beforehand). It never communicates.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hvdfilter.agreement.local import LocalMask
 from hvdfilter.agreement.mask import KeepMask
 from hvdfilter.agreement.partition import Blocks
 from hvdfilter.agreement.permutation import Permutation
+from hvdfilter.agreement.strata import Strata
 from hvdfilter.errors import InputError
 
 _CHUNK = 8192
@@ -27,8 +29,8 @@ class ShardSampler(Sampler[int]):
     """Yields the ids this rank trains on in one epoch.
 
     Args:
-        mask: which samples to draw from, and as `Draws` how often; the local mode takes a
-            `LocalMask` too, and no `Draws`.
+        mask: which samples to draw from, as `Draws` how often, and as `Strata` in what order; the
+            local mode takes a `LocalMask` too, and neither of those.
         rank, size: this process and the number of processes.
         seed: same on every rank.
         shuffle: False yields ascending ids (for re-scoring: ``ShardSampler(~mask, ...)``).
@@ -50,7 +52,7 @@ class ShardSampler(Sampler[int]):
 
     def __init__(
         self,
-        mask: KeepMask | Draws | LocalMask,
+        mask: KeepMask | Draws | Strata | LocalMask,
         rank: int,
         size: int,
         seed: int = 0,
@@ -75,16 +77,17 @@ class ShardSampler(Sampler[int]):
         self._yielded = self.passes = 0
         self._finished = False  # the last iteration ran to its end: the next one starts afresh
         self._last: tuple[tuple[int, ...], Permutation] | None = None
+        self._dealt: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         self.set_mask(mask)
 
-    def set_mask(self, mask: KeepMask | Draws | LocalMask) -> None:
+    def set_mask(self, mask: KeepMask | Draws | Strata | LocalMask) -> None:
         """Draw from another mask, from the start of the epoch."""
-        self.mask = mask
+        self.mask, self._dealt = mask, None
         self._rewind()
         self._full = mask.count
         if self.mode == "local":
-            if isinstance(mask, Draws):
-                raise InputError("the local mode draws no sample more often than others")
+            if isinstance(mask, Draws | Strata):
+                raise InputError("the local mode takes neither repeats nor strata")
             self._set_local(mask)
         elif isinstance(mask, LocalMask):
             raise InputError("a local mask holds this rank's block only; use mode='local'")
@@ -149,9 +152,15 @@ class ShardSampler(Sampler[int]):
         """
         if isinstance(self.mask, LocalMask) or self.mode == "local":
             raise InputError("the places of a local sampler are known to its own rank only")
-        draws = self.mask if isinstance(self.mask, Draws) else Draws([self.mask])
-        ids, numbers = draws.between(start, stop)
-        places = self._permutation(0).inverse(numbers) if self.shuffle else numbers
+        if isinstance(self.mask, Strata) and self.shuffle:
+            sequence = self._sequence(self.mask)
+            places = np.flatnonzero((sequence >= start) & (sequence < stop))
+            ids = sequence[places]
+        else:
+            mask = self.mask.draws if isinstance(self.mask, Strata) else self.mask
+            draws = mask if isinstance(mask, Draws) else Draws([mask])
+            ids, numbers = draws.between(start, stop)
+            places = self._permutation(0).inverse(numbers) if self.shuffle else numbers
         end = self._offset + self._left(self._offset) * self.size if self.pad else self._full
         repeats = np.arange(self._full, end)
         again = self._at(repeats)
@@ -189,6 +198,8 @@ class ShardSampler(Sampler[int]):
     def _at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The samples at places of the epoch; the first ones again where it is padded."""
         places = np.where(places < self._full, places, (places - self._full) % self._full)
+        if isinstance(self.mask, Strata) and self.shuffle:
+            return self._sequence(self.mask)[places]
         return self.mask.nth(self._permutation(0)(places) if self.shuffle else places)
 
     @property
@@ -253,6 +264,13 @@ class ShardSampler(Sampler[int]):
         if self._last is None or self._last[0] != key:
             self._last = (key, Permutation(*key))
         return self._last[1]
+
+    def _sequence(self, strata: Strata) -> NDArray[np.int64]:
+        """The epoch's draws in their order, made when it is first asked for."""
+        key = (self.seed, self.epoch)
+        if self._dealt is None or self._dealt[0] != key:
+            self._dealt = (key, strata.sequence(*key))
+        return self._dealt[1]
 
     def _set_local(self, mask: KeepMask | LocalMask) -> None:
         if isinstance(mask, LocalMask):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter.agreement import Draws, KeepMask, ScoreBook
+from hvdfilter.agreement import Draws, KeepMask, ScoreBook, Strata
 from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
@@ -43,7 +43,9 @@ def pack(arguments: Arguments, place: Place, book: ScoreBook) -> dict[str, Any]:
     """Collective. The state of a filter; the columns of the book are empty but on rank 0."""
     columns = {name: torch.from_numpy(column) for name, column in book.gather().items()}
     mask, draws, block = place.trained
-    planes = [mask] if draws is None else draws.planes
+    strata = draws.codes if isinstance(draws, Strata) else np.empty(0, np.uint16)
+    drawn = draws.draws if isinstance(draws, Strata) else draws
+    planes = drawn.planes if isinstance(drawn, Draws) else [mask]
     nothing = np.empty(0, np.float32)
     weight = nothing if block is None else gather_blocks(block, book.collective)
     return {
@@ -54,6 +56,8 @@ def pack(arguments: Arguments, place: Place, book: ScoreBook) -> dict[str, Any]:
         # A row of bits for each plane of the draws, see `Draws`; one where none is repeated.
         "mask": torch.from_numpy(np.stack([plane.packed for plane in planes])),
         "weight": torch.from_numpy(weight),
+        # Bytes, since torch 2.4 knows little of uint16; none where there are no strata.
+        "strata": torch.from_numpy(strata.view(np.uint8)),
         "columns": columns,
         "sampler": place.sampler,
     }
@@ -73,19 +77,23 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     text = json.dumps({name: state[name] for name in names}) if first else ""
     saved = json.loads(collective.broadcast_bytes(text.encode()))
     collective.share_error(_mismatch(saved, identity))
-    columns = packed = weight = None
+    columns = packed = weight = codes = None
     if first:
         columns = {name: np.asarray(column) for name, column in state["columns"].items()}
         packed, weight = np.asarray(state["mask"]), np.asarray(state["weight"])
+        codes = np.asarray(state["strata"])
     book.scatter(columns)
     planes = [KeepMask(row, arguments.num_samples) for row in collective.broadcast(packed)]
-    draws = Draws(planes) if len(planes) > 1 else None
+    drawn = Draws(planes) if len(planes) > 1 else planes[0]
+    mask = drawn.mask if isinstance(drawn, Draws) else drawn
+    draws = drawn if isinstance(drawn, Draws) else None
+    codes = collective.broadcast(codes).view(np.uint16)
     block = None
     weighted = collective.broadcast(None if weight is None else np.array([weight.size], np.int64))
     if weighted[0]:
         like = np.empty(book.length, np.float32)
         block = scatter_blocks(weight, like, book.blocks, collective)
-    trained = Agreed(planes[0] if draws is None else draws.mask, draws, block)
+    trained = Agreed(mask, Strata(drawn, codes) if codes.size else draws, block)
     closed, scale = bool(saved["closed"]), float(saved["lr_scale"])
     return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"])
 

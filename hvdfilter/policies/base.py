@@ -9,8 +9,9 @@ the same on any number of ranks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,9 @@ class Plan:
     weight: float32 [n] or None, what a sample's loss is multiplied with wherever it is trained;
     finite and not negative. Those of samples that are not kept are not looked at. repeats: int [n]
     or None, how often a kept sample is drawn in the epoch; 0 hides it after all.
+
+    strata: int [n] in [0, 65536) or None, which part of the set a sample belongs to: every batch
+    then holds of each part nearly its share of the epoch's draws.
     """
 
     key: NDArray[np.float32]
@@ -41,6 +45,7 @@ class Plan:
     groups: NDArray[Any] | None = None
     weight: NDArray[np.float32] | None = None
     repeats: NDArray[Any] | None = None
+    strata: NDArray[Any] | None = None
 
 
 def _of_one_rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,8 +127,8 @@ class Policy(ABC):
     source, cost: who published it, and what it costs beside training, in a few words.
     columns: names of the score-book columns it plans from, or `Field` objects (none: it needs no
     scores).
-    own_scores: observed values that only `filt.update` can bring, for those that `filt.loss` notes
-    under the same name are others.
+    own_scores: observed values that `filt.loss` does not make, and what does: `filt.observe` brings
+    them after the backward. What it notes under the same name is another value.
     makes_up: its weights stand for what is hidden, so a kept sample's mean weight is N / kept.
     one_keep: its option `keep` must be the same in all epochs.
     rescores: hidden samples want a forward-only pass in eval mode at the end of the epoch.
@@ -134,7 +139,7 @@ class Policy(ABC):
     source: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     columns: ClassVar[tuple[str, ...]] = ()
-    own_scores: ClassVar[tuple[str, ...]] = ()
+    own_scores: ClassVar[Mapping[str, str]] = MappingProxyType({})
     rescores: ClassVar[bool] = False
     one_keep: ClassVar[bool] = False
     makes_up: ClassVar[bool] = False

@@ -8,6 +8,7 @@ reproduce (Kirsch, "Does 'Deep Learning on a Data Diet' reproduce?", 2023, arXiv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,9 +27,9 @@ class GraNd(Static):
 
     keep=0.7, scores="", opening=10, scale_lr=False: as of every static policy.
 
-    The norms are those of `hf.GradNorm(model)`, given as filt.update(losses, ids, grad_norm=...);
-    or field `grand` of a score file. The norm that filt.loss notes by itself is another one, that
-    of the logits (policy "el2n"), and is refused.
+    The norms are those of `hf.GradNorm(model)`, given after the backward as filt.observe(ids,
+    grad_norm=...); or field `grand` of a score file. The norm that filt.loss notes by itself is
+    another one, that of the logits (policy "el2n"), and is not taken.
 
     Cost: what `hf.GradNorm` adds to each step of the opening epochs (none with a score file). Helps
     and hurts where "el2n" does, whose ranking is close and costs nothing.
@@ -37,7 +38,7 @@ class GraNd(Static):
     name: ClassVar[str] = "grand"
     source: ClassVar[str] = "Paul et al. 2021, arXiv:2107.07075"
     cost: ClassVar[str] = "opening epochs of full training with GradNorm"
-    own_scores: ClassVar[tuple[str, ...]] = ("grad_norm",)
+    own_scores: ClassVar[Mapping[str, str]] = {"grad_norm": "hf.GradNorm(model)"}
 
     @property
     def fields(self) -> tuple[Field, ...]:

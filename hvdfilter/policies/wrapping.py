@@ -5,6 +5,7 @@ In sentences, columns and the rate it is the policy inside; a subclass changes t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -49,7 +50,7 @@ class Wrapping(Policy):
         return self.inner.one_keep
 
     @property
-    def own_scores(self) -> tuple[str, ...]:  # type: ignore[override]
+    def own_scores(self) -> Mapping[str, str]:  # type: ignore[override]
         """As the policy inside."""
         return self.inner.own_scores
 

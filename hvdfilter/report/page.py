@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from hvdfilter.errors import InputError
 from hvdfilter.report.compare import ROWS, find_full, summarise
+from hvdfilter.report.figure import blank
 from hvdfilter.training.run_folder import read_metrics
 
 Curve = Callable[[dict[str, Any]], float | None]
@@ -55,11 +55,7 @@ def write_page(runs: Sequence[Path]) -> Path:
 
 def _figure(runs: Sequence[Path], title: str, unit: str, curve: Curve) -> str:
     """A line for each run over the epochs, as a PNG in base64."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise InputError("the report needs matplotlib: pip install 'hvdfilter[report]'") from None
-    figure = Figure(figsize=(5.2, 3.1), layout="constrained")
+    figure = blank(5.2, 3.1)
     axes = figure.subplots()
     for run in runs:
         records = read_metrics(run)

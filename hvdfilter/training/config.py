@@ -42,6 +42,8 @@ class TrainConfig:
     budget_seconds: wall-clock seconds in which training is to end, from the opening of the data
         on: the policy's keep is chosen anew each epoch, not below policy_options.keep (0.3 where
         that is not given).
+    variance: mini-batches, of all ranks together, over which each epoch's end measures how much
+        their gradient varies, for `hvdfilter variance`; each costs a step, twice. 0: none.
     limit: use only the first samples of the training and test sets.
     workers: processes that load data on each rank; 0 loads in the training process.
     runs: folder that holds the run folders.
@@ -65,6 +67,7 @@ class TrainConfig:
     warmup_epochs: float | None = None
     seed: int = 0
     budget_seconds: float | None = None
+    variance: int = 0
     limit: int | None = None
     workers: int = 0
     runs: Path = Path("runs")
@@ -103,6 +106,8 @@ class TrainConfig:
             raise InputError(
                 f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}"
             )
+        if self.variance < 0 or self.variance == 1:
+            raise InputError(f"variance={self.variance} must be 0, or at least 2 mini-batches")
         if self.resume and self.name is None:
             raise InputError("resume=true needs the name of the run to continue: add --name NAME")
 

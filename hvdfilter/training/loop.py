@@ -30,6 +30,7 @@ from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
 from hvdfilter.training.step import Step
+from hvdfilter.training.variance import Variance
 from hvdfilter.world import World
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).
@@ -89,6 +90,8 @@ class Trainer:
         self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
         self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        network = torch.nn.Sequential(self.prepare, self.model)
+        self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
         self.batch_size = config.batch_size  # of the epoch
         self._forward_size = FORWARD_BATCHES * config.batch_size
@@ -134,6 +137,9 @@ class Trainer:
                 if due(self.filter):
                     self._score_features()
                 record = self._record()
+                if self.config.variance:
+                    with costs.measure("variance"):
+                        record["variance"] = self.variance.measure(self.epoch)
         if record is None:
             self.save()
             raise Preempted(self.folder.path)

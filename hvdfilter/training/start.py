@@ -49,8 +49,9 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
         inner = innermost(policy)
         if inner.own_scores and inner.columns:  # refused here, before there is a folder
             raise InputError(
-                f"policy {policy.name!r} needs {inner.own_scores[0]} from filt.update, in a "
-                "script of your own: give this command its score file, --policy_options.scores PATH"
+                f"policy {policy.name!r} needs {next(iter(inner.own_scores))} from filt.observe, "
+                "in a script of your own: give this command its score file, "
+                "--policy_options.scores PATH"
             )
     if not opening.several(policy):
         return Trainer(config, world, policy)

@@ -17,7 +17,7 @@ from hvdfilter.agreement import Collective
 from hvdfilter.errors import InputError
 from hvdfilter.policies import View, make, score_file
 from tests.agreement.worlds import run_world
-from tests.filter.cases import run_epoch
+from tests.filter.cases import run_epoch, scored
 from tests.policies.static_cases import kept, largest, random_columns, score_file_of
 
 
@@ -151,13 +151,18 @@ def test_other_labels_than_the_filter_s_are_refused(tmp_path: Path) -> None:
 def test_grand_takes_norms_of_the_whole_model_only() -> None:
     policy = make("grand", keep=0.5, opening=1)
     filt = hf.Filter(20, policy, epochs=2)
-    with pytest.raises(InputError, match="'grand' needs grad_norm of the whole model.*update"):
+    with pytest.raises(InputError, match="grand needs grad_norm of every sample.*filt.observe"):
         run_epoch(filt, 0, torch.ones(20))
-    filt = hf.Filter(20, policy, epochs=2)
-    filt.begin_epoch(0)
-    ids = torch.tensor(list(filt.sampler()))
-    filt.update(torch.ones(20, requires_grad=True), ids, grad_norm=ids.float())
-    assert set(filt.begin_epoch(1).kept_ids()) == set(range(10, 20))
+    for given_with_the_losses in (True, False):
+        filt = hf.Filter(20, policy, epochs=2)
+        filt.begin_epoch(0)
+        ids = torch.tensor(list(filt.sampler()))
+        if given_with_the_losses:
+            filt.update(torch.ones(20, requires_grad=True), ids, grad_norm=ids.float())
+        else:
+            scored(filt, ids, torch.ones(20))
+            filt.observe(ids, grad_norm=ids.float())
+        assert set(filt.begin_epoch(1).kept_ids()) == set(range(10, 20))
 
 
 def test_grand_ranks_by_the_whole_gradient_of_a_real_model() -> None:

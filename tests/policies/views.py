@@ -32,11 +32,12 @@ def some_of(*values: float) -> st.SearchStrategy[list[float]]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan over all samples: kept bool [N]; weight and repeats as trained, 0 where hidden."""
+    """A plan over all samples: kept bool [N]; the others [N] as trained, 0 where hidden."""
 
     kept: NDArray[np.bool_]
     weight: NDArray[np.float32]
     repeats: NDArray[np.int64]
+    strata: NDArray[np.int64]
 
 
 class Missing(dict[str, Any]):
@@ -94,7 +95,9 @@ def agreed(made: Plan, view: View, ranks: Collective) -> Planned:
     assert weight.dtype == np.float32 and weight.shape == repeats.shape == kept.shape
     drawn = repeats > 0
     assert np.isfinite(weight[drawn]).all() and (weight[drawn] >= 0).all() and (repeats >= 0).all()
-    return Planned(drawn, np.where(drawn, weight, np.float32(0)), repeats)
+    strata = np.zeros(kept.size, np.int64) if made.strata is None else made.strata
+    weight = np.where(drawn, weight, np.float32(0))
+    return Planned(drawn, weight, repeats, np.where(drawn, strata, 0))
 
 
 def plan(policy: Policy, columns: Columns, epoch: int, epochs: int, **more: Any) -> Planned:
@@ -113,12 +116,13 @@ def plan_everywhere(
         def body(ranks: Collective) -> tuple[Planned, tuple[bool, ...]]:
             view = view_of(columns, epoch, epochs, collective=ranks, **more)
             made = policy.plan(view)
-            form = (made.always is None, made.weight is None, made.repeats is None)
+            parts = (made.always, made.weight, made.repeats, made.strata)
+            form = tuple(part is None for part in parts)
             return agreed(made, view, ranks), form
 
         parts = run_world(size, body)
         assert len({form for _, form in parts}) == 1, "the ranks' plans have different parts"
-        for name in ("kept", "weight", "repeats"):
+        for name in ("kept", "weight", "repeats", "strata"):
             joined = np.concatenate([getattr(part, name) for part, _ in parts])
             assert joined.tobytes() == getattr(alone, name).tobytes(), f"{name} on {size} ranks"
     return alone
