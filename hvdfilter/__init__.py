@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hvdfilter.agreement import KeepMask
     from hvdfilter.clustering import GradientClusters
     from hvdfilter.data import Indexed
+    from hvdfilter.features import feature_scores
     from hvdfilter.filter import Filter
     from hvdfilter.filter.sampler import ShardSampler
     from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "agree",
     "cross_entropy",
+    "feature_scores",
     "init",
     "linear_cross_entropy",
     "losses",
@@ -77,6 +79,7 @@ _HOMES = {
     "ShardSampler": "filter.sampler",
     "World": "world",
     "cross_entropy": "scoring",
+    "feature_scores": "features",
     "init": "world",
     "linear_cross_entropy": "scoring",
     "score": "scoring",

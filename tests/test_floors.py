@@ -22,6 +22,7 @@ FLOORS = (
     {"spanning", "policies", "robust"},
     {"world"},
     {"filter", "losses", "clustering"},
+    {"features"},
     {"training"},
     {"report", "doctor"},
     {"cli"},

@@ -42,6 +42,7 @@ class Call(IntEnum):
     CLUSTERS_END_EPOCH = 16
     CLUSTERS_STATE_DICT = 17
     CLUSTERS_LOAD = 18
+    FEATURE_SCORES = 19
 
     @property
     def label(self) -> str:

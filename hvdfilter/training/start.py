@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from hvdfilter import policies
-from hvdfilter.training import backward, budget, opening, ring
+from hvdfilter.training import backward, budget, growth, opening, optimizer, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
 from hvdfilter.training.preemption import Watch
@@ -43,6 +43,8 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
         backward.check(policy)
+        growth.plan(config, policy)
+        optimizer.check(config)
     if not opening.several(policy):
         return Trainer(config, world, policy)
     folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
