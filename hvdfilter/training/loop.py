@@ -16,18 +16,21 @@ import numpy as np
 import torch
 
 from hvdfilter import models, policies
-from hvdfilter.agreement.spread import gather_parts
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
+from hvdfilter.features import feature_scores, head
+from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import mid_epoch, optimizer, ring
+from hvdfilter.training import growth, optimizer, ring
+from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
-from hvdfilter.training.checkpoints import Checkpoints
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
+from hvdfilter.training.metrics import counted
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
+from hvdfilter.training.saving import Place, Saving
 from hvdfilter.training.schedule import schedule
 from hvdfilter.training.step import Step
 from hvdfilter.training.variance import Variance
@@ -83,27 +86,40 @@ class Trainer:
             seed=config.seed,
         )
         self.model, self.prepare = self._build_model()
+        if waiting(policy) is not None:  # said now, and not when the opening has been trained
+            with world.collective.errors_shared():
+                head.check(self._forward(), self.train_set.batch([0])[0].to(world.device))
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
+        self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        self.backward = Backward(policy, self.model, config.seed, world)
+        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
-        self.loader = self._loader(self.train_set, self.sampler)
+        self.batch_size = config.batch_size  # of the epoch
+        self._forward_size = FORWARD_BATCHES * config.batch_size
+        self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
-        self.test_loader = self._loader(self.test_set, mine, FORWARD_BATCHES)
+        self.test_loader = self._loader(self.test_set, mine, self._forward_size)
         self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
-        self.checkpoints = Checkpoints(self.folder.path, world)
+        self.saving = Saving(
+            self.folder.path,
+            world,
+            self.model,
+            self.optimizer,
+            self.filter,
+            self.backward,
+            self.budget,
+        )
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
-        self._resumed_at, self._saved_at = 0, time.monotonic()
-        self._own: mid_epoch.Own | None = None  # of an epoch that goes on in its middle
+        self._resumed_at = 0
         if config.resume:
             self._resume()
         ring.broadcast(self.model, self.optimizer, world)
-        if self._own is not None:
-            self._own.restore_buffers(self.model)
+        self.saving.restore_buffers()
 
     def run(self, watch: Watch, progress: Progress, report: Report) -> Result:
         """Train the epochs that are left, each with a checkpoint at its end."""
@@ -113,7 +129,7 @@ class Trainer:
             report(record)
             with self.filter.costs.whole(), self.filter.costs.measure("checkpoint"):
                 self.save()
-        self.checkpoints.settle()
+        self.saving.settle()
         return Result(self.folder.path, record)
 
     def run_epoch(self, watch: Watch, progress: Progress) -> dict[str, Any]:
@@ -122,6 +138,7 @@ class Trainer:
         Raises `Preempted`, after a checkpoint, when `watch` has seen a signal on any rank.
         """
         costs, record = self.filter.costs, None
+        self._grow_batch()
         # A run's random choices (dropout) depend on nothing that ran before it in this process.
         torch.manual_seed(self.config.seed + self.epoch)
         with costs.whole():
@@ -131,14 +148,17 @@ class Trainer:
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                self.backward.end_epoch()
                 self.filter.end_epoch()
+                if due(self.filter):
+                    self._score_features()
                 record = self._record()
                 if self.config.variance:
                     with costs.measure("variance"):
-                        record["variance"] = self.variance.measure(self.epoch)
+                        record["variance"] = self.variance.measure(self.epoch, self.batch_size)
         if record is None:
             self.save()
-            self.checkpoints.settle()
+            self.saving.settle()
             raise Preempted(self.folder.path)
         # Parts overlap: "scoring" is spent inside the training and re-scoring passes, and
         # "checkpoint" is the one that the epoch before left.
@@ -155,14 +175,12 @@ class Trainer:
         """Whether the epoch was trained to its end: False when a rank was told to stop."""
         config, device = self.config, self.world.device
         self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
-        steps = self.step + _steps(len(self.sampler), config.batch_size)
+        steps = self.step + _steps(len(self.sampler), self.batch_size)
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
         self.model.train()
         with self.filter.costs.measure("training"):
             for ids, x, y in self.loader:
-                if self._own is not None:  # once the loader has drawn its own
-                    self._own.restore_random(device)
-                    self._own = None
+                self.saving.restore_random()  # once the loader has drawn its own
                 x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
                 x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
                 self._set_rate(self.epoch + self.step / steps)
@@ -183,47 +201,40 @@ class Trainer:
         """Tell the other ranks what they must hear of: a warning, a full disk, a time to save."""
         if watch.signalled:
             self.filter.request_stop()
-        if self.checkpoints.error is not None:
-            self.filter.fail(self.checkpoints.error)
-        every = 60 * self.config.checkpoint_minutes
-        if self.world.rank == 0 and every and time.monotonic() - self._saved_at > every:
+        if self.saving.error is not None:
+            self.filter.fail(self.saving.error)
+        if self.saving.due(60 * self.config.checkpoint_minutes):
             self.filter.request_save()
 
     def _rescore(self) -> None:
-        loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
-        model = forward_only(self.prepare, self.model, self.config.model, self.world.device)
-        self.filter.rescore(model, loader)
+        loader = self._loader(self.train_set, self.filter.hidden_sampler(), self._forward_size)
+        self.filter.rescore(self._forward(), loader)
+
+    def _score_features(self) -> None:
+        book = self.filter.book
+        mine = range(book.start, book.start + book.length)
+        loader = self._loader(self.train_set, mine, self._forward_size)
+        feature_scores(self.filter, self._forward(), loader)
+
+    def _forward(self) -> torch.nn.Module:
+        return forward_only(self.prepare, self.model, self.config.model, self.world.device)
 
     def _record(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
-        world, config, mask = self.world, self.config, self.filter.mask
+        world = self.world
         with self.filter.costs.measure("evaluation"):
             test_loss, accuracy = evaluate(self.model, self.test_loader, self.prepare, world)
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
-        steps_full = _steps(shard, config.batch_size)
-        gradient_bytes, tensors = ring.gradient_traffic(self.model, world)
-        saved = steps_full - self.step
+        steps_full = _steps(shard, self.batch_size)  # what hiding saves, not the larger batch
         return {
             "epoch": self.epoch,
             "train_loss": float(sums[0] / sums[1]),
             "test_loss": test_loss,
             "test_accuracy": accuracy,
-            "samples": self.filter.num_samples,
-            # A sample that is drawn twice counts twice: what is saved is what is not drawn.
-            "kept": self.filter.trained,
-            "hidden": self.filter.num_samples - self.filter.trained,
-            "mask_digest": mask.digest,
-            "steps": self.step,
-            "steps_full": steps_full,
+            "batch_size": self.batch_size,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "lr_scale": self.filter.lr_scale,
-            "ranks": world.size,
-            "gradient_bytes": self.step * gradient_bytes,
-            "gradient_bytes_saved": saved * gradient_bytes,
-            # One a parameter tensor a step, as they are handed to Horovod, which fuses them.
-            "allreduce_calls": self.step * tensors,
-            "allreduce_calls_saved": saved * tensors,
+            **counted(self.filter, self.model, self.step, steps_full),
         }
 
     def _open_data(self) -> tuple[Images, Images]:
@@ -242,58 +253,30 @@ class Trainer:
         prepare = Normalize(self.train_set.mean, self.train_set.std)
         return model.to(self.world.device), prepare.to(self.world.device)
 
+    def _grow_batch(self) -> None:
+        size = self.growth.batch(self.config.batch_size, self.epoch)
+        if size != self.batch_size:
+            self.batch_size = size
+            self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
+
     def _set_rate(self, progress: float) -> None:
         factor = schedule(progress, self.config.epochs, self.config.warmup)
+        factor *= self.growth.multiple(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
 
-    def _loader(self, images: Images, sampler: ShardSampler | range, batches: int = 1) -> Any:
-        size = batches * self.config.batch_size
+    def _loader(self, images: Images, sampler: ShardSampler | range, size: int) -> Any:
         return make_loader(images, sampler, size, self.config.workers)
 
     def save(self) -> None:
         """Collective. Have the checkpoint of where the run is written, as it trains on."""
         # What was trained on, not what a loader has fetched ahead.
-        consumed = (self.step - self._resumed_at) * self.config.batch_size
-        book = self.filter.book
-        parts = self.checkpoints.parts(book.num_samples * book.sample_bytes)
-        filt = self.filter.state_dict(consumed, parts)
-        rows = filt.pop("rows")
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "filter": filt,
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": dict(self.filter.costs.seconds),
-            "bytes_sent": dict(self.filter.costs.bytes),
-            "budget": None if self.budget is None else self.budget.state(),
-        }
-        if self.step > 0:
-            own = mid_epoch.collect(self.model, self.loss_sum, self.world.device)
-            for name, row in own.items():
-                rows[name] = torch.from_numpy(gather_parts(row, parts, self.world.collective))
-        self.checkpoints.save(state, rows, parts, self.epoch, self.step)
-        self._saved_at = time.monotonic()
+        consumed = (self.step - self._resumed_at) * self.batch_size
+        self.saving.save(Place(self.epoch, self.step, self.loss_sum), consumed)
 
     def _resume(self) -> None:
-        saved = self.checkpoints.newest()
-        if saved is None:  # a new run, or one that ended before its first checkpoint
-            self.folder.forget_after(0)
-            return
-        state, rows = saved
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.filter.load_state_dict({**state["filter"], "rows": rows})
-        self.epoch, self.step = state["epoch"], state["step"]
-        if self.step > 0:
-            # The part of the epoch that is done has had its costs.
-            self.filter.costs.restore(state["seconds"], state["bytes_sent"])
-            like = mid_epoch.collect(self.model, 0.0, self.world.device)
-            self._own = mid_epoch.Own(rows, like, self.world)
-            self.loss_sum = self._own.loss_sum
-        if self.budget is not None:
-            self.budget.restore(state["budget"])
+        place = self.saving.resume()
+        self.epoch, self.step, self.loss_sum = place
         self.folder.forget_after(self.epoch)
 
 

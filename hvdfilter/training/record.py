@@ -17,8 +17,8 @@ import torch
 from hvdfilter.agreement import Call
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
-from hvdfilter.training import ring
 from hvdfilter.training.checkpoints import Checkpoints
+from hvdfilter.training.metrics import counted
 from hvdfilter.training.run_folder import RunFolder
 
 # What scoring a run reads of its configuration, where a script does not say otherwise.
@@ -94,7 +94,7 @@ class Record:
         error = None if filt.epoch >= 0 else InputError("Record.epoch comes after begin_epoch")
         filt.world.collective.meet(Call.RECORD_EPOCH, error=error)
         filt.end_epoch()
-        world, costs, mask = filt.world, filt.costs, filt.mask
+        world, costs = filt.world, filt.costs
         seconds, sent = costs.take()
         seconds["total"] = time.perf_counter() - self._started
         apart = ("waiting", "agreement", "exchange", "rescoring", "checkpoint")
@@ -104,24 +104,12 @@ class Record:
         shard = -(-filt.num_samples // world.size)
         steps = -(-filt.batches // self.accumulate)
         full = -(-shard // (filt.largest_batch * self.accumulate)) if filt.batches else 0
-        gradient_bytes, tensors = ring.gradient_traffic(self.model, world)
         rate = {} if self.optimizer is None else {"lr": float(self.optimizer.param_groups[0]["lr"])}
         record = {
             "epoch": filt.epoch,
             **{name: float(value) for name, value in metrics.items()},
-            "samples": filt.num_samples,
-            "kept": filt.trained,
-            "hidden": filt.num_samples - filt.trained,
-            "mask_digest": mask.digest,
-            "steps": steps,
-            "steps_full": full,
             **rate,
-            "lr_scale": filt.lr_scale,
-            "ranks": world.size,
-            "gradient_bytes": steps * gradient_bytes,
-            "gradient_bytes_saved": (full - steps) * gradient_bytes,
-            "allreduce_calls": steps * tensors,
-            "allreduce_calls_saved": (full - steps) * tensors,
+            **counted(filt, self.model, steps, full),
             "seconds": seconds,
             "bytes_sent": sent,
             "cpu_seconds": float(world.collective.allreduce(worked, "sum")[0]),
