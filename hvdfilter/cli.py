@@ -10,6 +10,7 @@ import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import reason, require_torch
+from hvdfilter.launch.command import main as launch
 from hvdfilter.registry import nearest
+from hvdfilter.training import preemption
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.version import __version__
 
@@ -26,14 +29,16 @@ BAD_INPUT, FAILURE = 2, 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 0 when all went well, 2 for bad input."""
-    parser = _parser()
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        options = parser.parse_args(_spelled(sys.argv[1:] if argv is None else argv))
+        if given[:1] == ["launch"]:  # whose arguments are another program's, and torch no need
+            return launch(given[1:])
+        with preemption.early() if given[:1] == ["train"] else nullcontext():
+            options = _parser().parse_args(_spelled(given))
+            require_torch()
+            return _COMMANDS[options.command](options[options.command])
     except ArgumentError as error:
         return _refuse(_sentence(error))
-    try:
-        require_torch()
-        return _COMMANDS[options.command](options[options.command])
     except InputError as error:
         return _refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
     except (InstallError, WorldError) as error:
@@ -80,6 +85,7 @@ def _parser() -> ArgumentParser:
     variance.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
     report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
+    add("launch", "Run mpirun or the like so that warnings become checkpoints: launch COMMAND.")
     add("policies", "List the policies and their options.")
     add("doctor", "Check versions, MPI, Horovod, devices and kernels.")
     return parser

@@ -7,6 +7,8 @@ a flag; the training loop hands it to `Filter.request_stop`, and all ranks stop 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -25,8 +27,26 @@ class Preempted(SystemExit):
         self.folder = folder
 
 
+_early: list[int] = []
+
+
+@contextmanager
+def early() -> Iterator[None]:
+    """Note warnings as a program starts, so that the first `Watch` knows of them.
+
+    Importing torch and meeting the other ranks takes seconds, in which a warning would kill.
+    """
+    previous = {n: signal.signal(n, lambda number, frame: _early.append(number)) for n in SIGNALS}
+    try:
+        yield
+    finally:
+        _early.clear()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class Watch:
-    """While open, notes the signals in `signalled`."""
+    """While open, notes the signals in `signalled`; also what `early` noted."""
 
     def __init__(self) -> None:
         self.signalled = False
@@ -35,6 +55,7 @@ class Watch:
     def __enter__(self) -> Watch:
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._note)
+        self.signalled = bool(_early)
         return self
 
     def __exit__(

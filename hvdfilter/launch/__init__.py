@@ -1,0 +1,1 @@
+"""`hvdfilter launch COMMAND`: a launcher around a launcher, which leaves nothing behind."""

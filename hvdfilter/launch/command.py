@@ -1,0 +1,84 @@
+"""`hvdfilter launch [--restarts K] [--patience S] COMMAND ...`: a job that ends well.
+
+    hvdfilter launch mpirun -np 4 hvdfilter train --name big --resume true
+    hvdfilter launch --restarts 3 horovodrun -np 4 python script.py
+
+Wherever the job is in its life, TERM, USR1 and INT become a checkpoint and exit code 75, and when
+it has ended nothing of it is left on this host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hvdfilter.errors import InputError
+from hvdfilter.launch.guard import guarded
+from hvdfilter.launch.job import Job
+
+# Codes after which starting again would be of no use: done, bad input, and stopped on purpose.
+FINAL = (0, 2, 75)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; the exit code of the job's last run. `InputError` for what can't be started."""
+    options = _parser().parse_args(argv)
+    if not options.command:
+        raise InputError("launch needs a command, as in: hvdfilter launch mpirun -np 4 ...")
+    if options.restarts < 0 or not options.patience > 0:
+        raise InputError("restarts must be 0 or more, and patience more than 0 seconds")
+    if options.restarts:
+        _check_resumes(options.command)
+    return guarded(lambda: _run(options.command, options.restarts, options.patience))
+
+
+def _run(command: Sequence[str], restarts: int, patience: float) -> int:
+    code = 0
+    for number in range(restarts + 1):
+        job = Job(command, patience)
+        try:
+            code = job.run()
+        except InputError as error:
+            print(f"hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
+            return 2
+        if code in FINAL or job.warned:
+            break
+        if number < restarts:
+            print(
+                f"hvdfilter launch: the job ended with code {code}; it is started again "
+                f"({number + 1} of {restarts})",
+                file=sys.stderr,
+                flush=True,
+            )
+    return code
+
+
+def _check_resumes(command: Sequence[str]) -> None:
+    """Refuse to restart a training that would begin anew, under another name, each time."""
+    words = [word for part in command for word in part.split("=", 1)]
+    if "hvdfilter" in [word.rpartition("/")[2] for word in words] and "train" in words:
+        named = "--name" in words
+        resumes = "--resume" in words and words[words.index("--resume") + 1 :][:1] == ["true"]
+        if not (named and resumes):
+            raise InputError(
+                "a training that is started again must go on: add --name NAME --resume true to it"
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hvdfilter launch",
+        description="Run a job so that warnings become checkpoints and nothing is left behind.",
+    )
+    parser.add_argument(
+        "--restarts", type=int, default=0, help="start it again so often when it fails"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=300.0,
+        help="seconds that the ranks have to save and end, once they are told to",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="such as mpirun -np 4 ...")
+    return parser

@@ -1,0 +1,94 @@
+"""One job from start to end: its warnings handed on, its exit code told, nothing of it left.
+
+Launchers treat signals each in their own way: Open MPI's mpirun takes TERM as an order to kill the
+ranks, horovodrun dies of it and leaves them behind, and a rank that Python has not set up yet dies
+of USR1. Here TERM, USR1 and INT all mean: write a checkpoint and end with 75.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from hvdfilter.errors import InputError
+from hvdfilter.launch import processes
+from hvdfilter.launch.guard import GRACE, WARNINGS, take_signal
+
+# How long ranks may take to be ready for a warning, before it is sent all the same.
+_READY = 60.0
+
+
+class Job:
+    """Runs `command` once. patience: seconds that ranks have, once warned, to end by themselves."""
+
+    def __init__(self, command: Sequence[str], patience: float) -> None:
+        self._command, self._patience = list(command), patience
+        self._parent = os.getppid()
+        self.warned = False  # whether this process was told to end the job
+
+    def run(self) -> int:
+        """The exit code of the job, 128 + n where a signal n ended it. In a guarded process."""
+        child = self._start()
+        code = self._wait(child)
+        processes.end_all(GRACE)
+        return code if code >= 0 else 128 - code
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        def unblock() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS | {signal.SIGCHLD})
+
+        try:
+            return subprocess.Popen(self._command, start_new_session=True, preexec_fn=unblock)
+        except OSError as failed:
+            raise InputError(f"{self._command[0]} cannot be started: {failed.strerror}") from None
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+        sent = deadline = None
+        while child.poll() is None:
+            number = take_signal()
+            if os.getppid() != self._parent:  # killed: nobody is there to be told anything
+                break
+            if number in WARNINGS and not self.warned:
+                self.warned = True
+                asked = time.monotonic()
+                _say(f"{signal.Signals(number).name}: the ranks are told to save and end")
+            elif number == signal.SIGINT:  # asked for twice: at once
+                break
+            if self.warned and sent is None and self._ready(child, asked):
+                sent = time.monotonic()
+                deadline = sent + self._patience
+                self._warn(child)
+            if deadline is not None and time.monotonic() > deadline:
+                _say(f"the job has not ended within {self._patience:g} s of the warning")
+                break
+        if child.poll() is None:
+            processes.end_all(GRACE)
+        return child.wait() if child.poll() is None else int(child.returncode)
+
+    def _ready(self, child: subprocess.Popen[bytes], asked: float) -> bool:
+        """Whether a warning will be heard: the ranks on this host have their handlers."""
+        if time.monotonic() - asked > _READY:
+            return True
+        ranks = _ranks(child.pid)
+        return bool(ranks) and all(processes.heeds(pid, signal.SIGUSR1) for pid in ranks)
+
+    def _warn(self, child: subprocess.Popen[bytes]) -> None:
+        tree = [child.pid, *processes.below(child.pid)]
+        # The innermost launcher: horovodrun, around one, would only die.
+        launchers = [pid for pid in tree if processes.name(pid) in processes.LAUNCHERS]
+        processes.send(launchers[-1:] or _ranks(child.pid), signal.SIGUSR1)
+
+
+def _ranks(pid: int) -> list[int]:
+    """What below a launcher is no launcher; a launcher's own Python program is none either."""
+    tree = [pid, *processes.below(pid)]
+    outside = processes.BETWEEN | {"horovodrun"}
+    return [pid for pid in tree if processes.name(pid) not in outside]
+
+
+def _say(sentence: str) -> None:
+    print(f"hvdfilter launch: {sentence}", file=sys.stderr, flush=True)
