@@ -47,6 +47,8 @@ class TrainConfig:
     limit: use only the first samples of the training and test sets.
     checkpoint_minutes: a checkpoint is written at the end of every epoch, and within one whenever
         so many minutes have passed since the last; 0: at the end of epochs alone.
+    silence_minutes: a job in which a rank comes no further for so many minutes is ended, and the
+        rank named; 0: never.
     workers: processes that load data on each rank; 0 loads in the training process.
     runs: folder that holds the run folders.
     name: of the run folder; by default made from data, model and policy.
@@ -72,6 +74,7 @@ class TrainConfig:
     variance: int = 0
     limit: int | None = None
     checkpoint_minutes: float = 30.0
+    silence_minutes: float = 15.0
     workers: int = 0
     runs: Path = Path("runs")
     name: str | None = None
@@ -111,9 +114,10 @@ class TrainConfig:
             )
         if self.variance < 0 or self.variance == 1:
             raise InputError(f"variance={self.variance} must be 0, or at least 2 mini-batches")
-        minutes = self.checkpoint_minutes
-        if not (minutes >= 0 and math.isfinite(minutes)):
-            raise InputError(f"checkpoint_minutes={minutes} must be 0 or more minutes")
+        for option in ("checkpoint_minutes", "silence_minutes"):
+            minutes = getattr(self, option)
+            if not (minutes >= 0 and math.isfinite(minutes)):
+                raise InputError(f"{option}={minutes} must be 0 or more minutes")
         if self.resume and self.name is None:
             raise InputError("resume=true needs the name of the run to continue: add --name NAME")
 

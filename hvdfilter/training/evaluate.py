@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from hvdfilter import scoring
 from hvdfilter.data import Normalize
@@ -14,7 +16,7 @@ from hvdfilter.world import World
 
 
 def evaluate(
-    model: torch.nn.Module, loader: DataLoader, prepare: Normalize, world: World
+    model: torch.nn.Module, loader: Iterable[Any], prepare: Normalize, world: World
 ) -> tuple[float, float]:
     """Collective. (mean loss, accuracy) over the samples that the loaders of all ranks yield.
 

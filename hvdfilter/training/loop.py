@@ -34,6 +34,7 @@ from hvdfilter.training.saving import Place, Saving
 from hvdfilter.training.schedule import schedule
 from hvdfilter.training.step import Step
 from hvdfilter.training.variance import Variance
+from hvdfilter.training.watchdog import Watchdog
 from hvdfilter.world import World
 
 # Called on every rank after every step: (epoch, step, steps of the epoch).
@@ -68,6 +69,7 @@ class Trainer:
         policy: policies.Policy | None = None,
         folder: RunFolder | None = None,
         started: float | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
@@ -114,6 +116,8 @@ class Trainer:
             self.backward,
             self.budget,
         )
+        self.watchdog = watchdog or Watchdog(0)
+        self.watchdog.attach(self.folder.path, world)
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self._resumed_at = 0
         if config.resume:
@@ -179,7 +183,7 @@ class Trainer:
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
         self.model.train()
         with self.filter.costs.measure("training"):
-            for ids, x, y in self.loader:
+            for ids, x, y in self.watchdog.over(self.loader, f"epoch {self.epoch}, training"):
                 self.saving.restore_random()  # once the loader has drawn its own
                 x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
                 x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
@@ -208,13 +212,14 @@ class Trainer:
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler(), self._forward_size)
-        self.filter.rescore(self._forward(), loader)
+        self.filter.rescore(self._forward(), self.watchdog.over(loader, "re-scoring"))
 
     def _score_features(self) -> None:
         book = self.filter.book
         mine = range(book.start, book.start + book.length)
         loader = self._loader(self.train_set, mine, self._forward_size)
-        feature_scores(self.filter, self._forward(), loader)
+        batches = self.watchdog.over(loader, "scoring features")
+        feature_scores(self.filter, self._forward(), batches)
 
     def _forward(self) -> torch.nn.Module:
         return forward_only(self.prepare, self.model, self.config.model, self.world.device)
@@ -223,7 +228,8 @@ class Trainer:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
         world = self.world
         with self.filter.costs.measure("evaluation"):
-            test_loss, accuracy = evaluate(self.model, self.test_loader, self.prepare, world)
+            batches = self.watchdog.over(self.test_loader, "evaluation")
+            test_loss, accuracy = evaluate(self.model, batches, self.prepare, world)
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
         steps_full = _steps(shard, self.batch_size)  # what hiding saves, not the larger batch

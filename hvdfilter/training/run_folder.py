@@ -19,7 +19,10 @@ from hvdfilter.world import World
 
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
-FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size", "checkpoint_minutes")
+FREE_TO_CHANGE = (
+    *("resume", "runs", "name", "workers", "batch_size"),
+    *("checkpoint_minutes", "silence_minutes"),
+)
 # Options that configurations of older runs lack, with what those runs did.
 NEWER = {"batch_growth": 1, "optimizer": "sgd"}
 

@@ -10,6 +10,7 @@ from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
 from hvdfilter.training.preemption import Watch
 from hvdfilter.training.run_folder import RunFolder
+from hvdfilter.training.watchdog import Watchdog
 from hvdfilter.world import World
 
 
@@ -23,17 +24,25 @@ def train(
     Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
     scheduler asked any rank to stop.
     """
-    world = ring.start()
-    with world.collective.errors_shared():
-        config.check()
-        policy = policies.make(config.policy, **config.policy_options)
-        if config.budget_seconds is not None:
-            budget.check(policy)
-    with Watch() as watch:
-        return begin(config, world, watch, progress).run(watch, progress, report)
+    with Watchdog(60 * config.silence_minutes) as watchdog:
+        world = ring.start()
+        with world.collective.errors_shared():
+            config.check()
+            policy = policies.make(config.policy, **config.policy_options)
+            if config.budget_seconds is not None:
+                budget.check(policy)
+        with Watch() as watch:
+            trainer = begin(config, world, watch, progress, watchdog)
+            return trainer.run(watch, progress, report)
 
 
-def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -> Trainer:
+def begin(
+    config: TrainConfig,
+    world: World,
+    watch: Watch,
+    progress: Progress,
+    watchdog: Watchdog | None = None,
+) -> Trainer:
     """Collective. The trainer of a run, whose policy may first have other models trained.
 
     Raises as `train` does.
@@ -46,11 +55,11 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
         growth.plan(config, policy)
         optimizer.check(config)
     if not opening.several(policy):
-        return Trainer(config, world, policy)
+        return Trainer(config, world, policy, watchdog=watchdog)
     folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)
 
     def start(other: TrainConfig, policy: policies.Policy) -> Trainer:
-        return Trainer(other, world, policy)
+        return Trainer(other, world, policy, watchdog=watchdog)
 
     policy = opening.prepare(config, policy, folder.path, start, watch, progress, world)
-    return Trainer(config, world, policy, folder, started)
+    return Trainer(config, world, policy, folder, started, watchdog)
