@@ -4,6 +4,9 @@
 #   bash jobs/local.sh --policy kakurenbo --epochs 30
 #   RANKS=4 bash jobs/local.sh --data cifar10:/data/cifar10 --model resnet18
 #
+# TERM, USR1 and Ctrl-C become a checkpoint and exit code 75; with --name NAME --resume true the same
+# command goes on. Nothing is left running.
+#
 # RANKS   processes to start; default: one for each GPU, or 2 without one
 # VENV    the environment that `make setup` made; default: .venv beside jobs/
 set -euo pipefail
@@ -25,4 +28,4 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy
 
 # Not horovodrun, which writes the rank before each line. Binding to one core would leave the
 # loader's and torch's threads nowhere to run.
-exec mpirun --bind-to none -np "$RANKS" hvdfilter train "$@"
+exec hvdfilter launch mpirun --bind-to none -np "$RANKS" hvdfilter train "$@"

@@ -39,14 +39,14 @@ if ! ompi_info 2>/dev/null | grep -q 'ras: slurm'; then
     hosts=(--host "$list")
 fi
 
-mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
+hvdfilter launch mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
     -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
     hvdfilter train --name "$NAME" --resume true "$@" &
 ranks=$!
-# mpirun hands USR1 on to the ranks; TERM it takes as an order to kill them, so a preempted job is
-# asked to stop by USR1 as well.
+# The launcher waits until the ranks can hear a warning, and hands it on; mpirun by itself would take
+# TERM as an order to kill them.
 trap 'kill -USR1 "$ranks" 2>/dev/null || true' USR1 TERM
-# wait returns early when a signal comes in; wait again until mpirun itself has ended.
+# wait returns early when a signal comes in; wait again until the job itself has ended.
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done

@@ -40,8 +40,9 @@ trap : TERM USR1
 code=0
 srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores \
     hvdfilter train --name "$NAME" --resume true "$@" || code=$?
-# 75: stopped early, with a checkpoint. Back into the queue.
-if [ "$code" -eq 75 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+# 75: stopped early, with a checkpoint. 138: the warning came before Python could take it, so that
+# nothing was trained since the last one. Back into the queue.
+case "$code" in
+    75 | 138) scontrol requeue "$SLURM_JOB_ID" ;;
+esac
 exit "$code"

@@ -31,6 +31,9 @@ SLURM = {
 }
 
 
+LAUNCH = 'if [ "$1" = launch ]; then shift; exec "$@"; fi'
+
+
 def stand_in(folder: Path, name: str, body: str) -> None:
     """Put a program called `name` into `folder`, which notes its arguments, one a line."""
     program = folder / name
@@ -73,6 +76,8 @@ def programs(tmp_path: Path) -> Path:
     """The folder in which a script expects the environment's programs."""
     folder = tmp_path / "venv" / "bin"
     folder.mkdir(parents=True)
+    # Starts what it is to launch, and no more: its own tests are in tests/launch.
+    stand_in(folder, "hvdfilter", LAUNCH)
     return folder
 
 
@@ -164,7 +169,8 @@ def test_two_real_ranks_start(script: str, launcher: str, tmp_path: Path, progra
     path = real_launchers(programs)
     while_flags = 'while [ "$1" != hvdfilter ]; do shift; done\n'
     stand_in(programs, "srun", f'{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
-    stand_in(programs, "hvdfilter", 'echo "rank $OMPI_COMM_WORLD_RANK of $OMPI_COMM_WORLD_SIZE"')
+    told = 'echo "rank $OMPI_COMM_WORLD_RANK of $OMPI_COMM_WORLD_SIZE"'
+    stand_in(programs, "hvdfilter", f"{LAUNCH}\n{told}")
     env = {**SLURM, "PATH": path, "HOSTS": "localhost:2", "LAUNCHER": launcher}
     done = job(script, tmp_path, "--epochs", "2", **env)
     assert done.returncode == 0, done.stdout + done.stderr
