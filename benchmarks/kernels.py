@@ -129,7 +129,7 @@ class Bench:
 
         self.measure("grad_norm", "64x3x32x32", torch.float32, variants, 0, ROTATED_BYTES)
         if self.device.type == "cpu":
-            for variant in ("hvdfilter", "plain backward, no norms"):
+            for variant in ("hvdfilter", *kernel_cases.CLUSTERS, "plain backward, no norms"):
                 self.memory[variant] = peak_memory(variant)
                 peak = self.memory[variant] / 1e6
                 print(f"  {variant:30s} {peak:10.1f} MB at its peak, over the start")
@@ -184,6 +184,9 @@ def now(key):
         return next(int(line.split()[1]) for line in status if line.startswith(key + ":"))
 torch.set_num_threads({threads})
 step = kernel_cases.grad_norm(torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,)))[{variant!r}]
+if "clusters" in {variant!r}:
+    import hvdfilter
+    hvdfilter.init()
 start = now("VmRSS")
 step()
 print(1024 * (now("VmHWM") - start))
@@ -227,6 +230,10 @@ def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
         line("train / torch without scores, geometric mean", mean(train), 0.6)
     if norms := ratios("grad_norm", "plain backward, no norms") if _has(rows, "grad_norm") else []:
         line("GradNorm / a plain backward", max(norms), 1.4)
+        for name in kernel_cases.CLUSTERS:
+            clusters = [t for (_, variant, *_), t in time.items() if variant == name]
+            plain = [t for (_, variant, *_), t in time.items() if variant.startswith("plain b")]
+            line(f"{name} / a plain backward", clusters[0] / plain[0], 1.5)
     if memory:
         ratio = memory["hvdfilter"] / memory["plain backward, no norms"]
         line("GradNorm / a plain backward, peak memory", ratio, 1.3)
