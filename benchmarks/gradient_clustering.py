@@ -5,18 +5,19 @@
 A small network is trained on scikit-learn's digits, as they are or with half of them replaced by
 near copies of eight images. Training draws uniformly; the clusters only watch. After some epochs
 every sample's gradient is computed by itself, and from all of them, exactly, the variance of a
-mini-batch gradient that is drawn uniformly, by turns from the clusters that the last epoch assigned
-(weight M N_k / N), or from each in proportion to sqrt(N_k S_k). It is normalised: divided by the
-mean squared length of that mini-batch gradient, so 1 is all noise.
+draw from the clusters, over that of a uniform draw: by turns from each cluster (weight M N_k / N),
+or by the shares that `end_epoch` tells (weight N_k / (N share_k)). The clusters are those assigned
+while the epoch trained, or "again": assigned to the gradients as they are, in one more pass. The
+table has the variance of a mini-batch too, over its gradient's mean squared length.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
 import statistics
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,37 +28,40 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from benchmarks.machine import describe
-from hvdfilter.clustering import GradientClusters
+from hvdfilter.clustering import EpochClusters, GradientClusters
 from hvdfilter.models.cnn import CNN
 
 RESULTS = Path(__file__).parent / "results"
 DATA = ("near copies", "digits")
-DRAWS = ("uniform", "by turns", "by spread")
-COLUMNS = ("data", "clusters", "draws", "seed", "epoch", "batch", "normalised_variance")
-EPOCHS = (2, 4, 8, 12, 16)
-Key = tuple[str, int, str, int]  # data, clusters, draws, epoch
-Found = dict[Key, list[float]]  # normalised variances of the seeds
+DRAWS = ("by turns", "by shares", "by turns, again", "by shares, again")
+COLUMNS = (
+    "data", "rate", "clusters", "draws", "seed", "epoch", "batch", "over_uniform", "normalised",
+    "normalised_uniform",
+)  # fmt: skip
+EPOCHS = (2, 4, 8, 12)
+Key = tuple[str, float, int, str, int]  # data, rate, clusters, draws, epoch
+Found = dict[Key, list[float]]  # variances over uniform's, of the seeds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--clusters", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--clusters", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.05])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "gradient-clustering.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: Found = {}
     rows = []
-    for data in DATA:
-        for number in options.clusters:
-            for seed in range(options.seeds):
-                for draws, epoch, value in train(data, number, seed, options):
-                    found.setdefault((data, number, draws, epoch), []).append(value)
-                    rows.append((data, number, draws, seed, epoch, options.batch, f"{value:.5f}"))
-            print_line(found, data, number)
+    for data, rate, number in product(DATA, options.rates, options.clusters):
+        for seed in range(options.seeds):
+            for draws, epoch, *values in train(data, rate, number, seed, options):
+                found.setdefault((data, rate, number, draws, epoch), []).append(values[0])
+                place = (data, rate, number, draws, seed, epoch, options.batch)
+                rows.append((*place, *(f"{value:.5f}" for value in values)))
+        print_lines(found, data, rate, number)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with open(options.out, "w", newline="") as file:
         file.write(f"# {describe(torch.device('cpu'))}\n")
@@ -86,43 +90,53 @@ def images(data: str, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(
-    data: str, number: int, seed: int, options: argparse.Namespace
-) -> Iterator[tuple[str, int, float]]:
-    """Draws, epoch and normalised variance, after some of the epochs."""
+    data: str, rate: float, number: int, seed: int, options: argparse.Namespace
+) -> Iterator[tuple[str, int, float, float, float]]:
+    """Draws, epoch, and the last three columns, after some of the epochs."""
     x, y = images(data, seed)
     torch.manual_seed(seed)
     model = CNN(1, 10, options.width)
-    optimizer = torch.optim.SGD(model.parameters(), options.rate, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
     clusters = GradientClusters(model, number, seed)
-    cluster = torch.zeros(len(x), dtype=torch.int64)
-    for epoch in range(1, max(EPOCHS) + 1):
-        for ids in torch.randperm(len(x)).split(options.batch):
+
+    def one_pass(learn: bool) -> tuple[Tensor, EpochClusters]:
+        cluster = torch.zeros(len(x), dtype=torch.int64)
+        order = torch.randperm(len(x)) if learn else torch.arange(len(x))
+        for ids in order.split(options.batch):
             optimizer.zero_grad()
             with clusters:
                 F.cross_entropy(model(x[ids]), y[ids]).backward()
             cluster[ids] = clusters.assign()
-            optimizer.step()
-        clusters.end_epoch()
-        if epoch in EPOCHS:
-            for draws, value in zip(DRAWS, variances(model, x, y, cluster), strict=True):
-                # Of a mini-batch: noise over noise and signal.
-                noise = value[0] / options.batch
-                yield draws, epoch, noise / (noise + value[1])
+            if learn:
+                optimizer.step()
+        return cluster, clusters.end_epoch()
+
+    for epoch in range(1, max(EPOCHS) + 1):
+        in_training = one_pass(learn=True)
+        if epoch not in EPOCHS:
+            continue
+        state = clusters.state_dict()
+        again = one_pass(learn=False)
+        clusters.load_state_dict(state)
+        gradients = own_gradients(model, x, y)
+        mean = gradients.mean(dim=0)
+        uniform = float((gradients - mean).square().sum()) / len(x)
+        signal = float(mean.square().sum()) * options.batch
+        drawn = [v for pair in (in_training, again) for v in variances(gradients, *pair)]
+        for draws, one in zip(DRAWS, drawn, strict=True):
+            yield draws, epoch, one / uniform, one / (one + signal), uniform / (uniform + signal)
 
 
-def variances(model: nn.Module, x: Tensor, y: Tensor, cluster: Tensor) -> list[tuple[float, float]]:
-    """For each way of drawing: the variance of one draw, and the squared length of the mean."""
-    gradients = own_gradients(model, x, y)
-    mean, total = gradients.mean(dim=0), len(x)
-    members = [gradients[cluster == k] for k in cluster.unique()]
-    scatter = [float((rows - rows.mean(dim=0)).square().sum()) for rows in members]
-    sizes = [len(rows) for rows in members]
-    uniform = float((gradients - mean).square().sum()) / total
-    pairs = list(zip(sizes, scatter, strict=True))
-    by_turns = len(members) * sum(n * s for n, s in pairs) / total**2
-    by_spread = sum(math.sqrt(n * s) for n, s in pairs) ** 2 / total**2
-    length = float(mean.square().sum())
-    return [(value, length) for value in (uniform, by_turns, by_spread)]
+def variances(gradients: Tensor, cluster: Tensor, told: EpochClusters) -> tuple[float, float]:
+    """Of one draw by turns, and of one by the shares that were told."""
+    by_turns = by_shares = 0.0
+    occupied = cluster.unique().tolist()
+    for k in occupied:
+        rows = gradients[cluster == k]
+        spread = len(rows) * float((rows - rows.mean(dim=0)).square().sum()) / len(gradients) ** 2
+        by_turns += spread * len(occupied)
+        by_shares += spread / float(told.shares[k])
+    return by_turns, by_shares
 
 
 def own_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -147,18 +161,19 @@ def interval(values: list[float]) -> tuple[float, float]:
     return mean, float(half)
 
 
-def print_line(found: Found, data: str, number: int) -> None:
-    """Each way of drawing at the first and the last look."""
-    cells = []
+def print_lines(found: Found, data: str, rate: float, number: int) -> None:
+    """Each way of drawing, at every look."""
+    print(f"{data}, rate {rate}, {number} clusters: variance over uniform's")
     for draws in DRAWS:
-        for epoch in (EPOCHS[0], EPOCHS[-1]):
-            mean, half = interval(found[data, number, draws, epoch])
-            cells.append(f"{draws} after {epoch}: {mean:.3f} +- {half:.3f}")
-    print(f"{data}, {number} clusters  " + "  ".join(cells), flush=True)
+        cells = []
+        for epoch in EPOCHS:
+            mean, half = interval(found[data, rate, number, draws, epoch])
+            cells.append(f"{epoch}: {mean:.2f} +- {half:.2f}")
+        print(f"  {draws:18}" + "  ".join(cells), flush=True)
 
 
 def plot(found: Found, options: argparse.Namespace, path: Path) -> None:
-    """A row a data set: over training at 16 clusters, or the most, and at its end over clusters."""
+    """A row a data set, a column a rate: variance over uniform's during training."""
     try:
         import matplotlib
     except ImportError:
@@ -166,34 +181,32 @@ def plot(found: Found, options: argparse.Namespace, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = 16 if 16 in options.clusters else options.clusters[-1]
-    figure, panels = pyplot.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
-    for (left, right), data in zip(panels, DATA, strict=True):
-        for draws, color in zip(DRAWS, ("C7", "C0", "C1"), strict=True):
-            for axes, places, keys in (
-                (left, list(EPOCHS), [(data, shown, draws, e) for e in EPOCHS]),
-                (
-                    right,
-                    options.clusters,
-                    [(data, m, draws, EPOCHS[-1]) for m in options.clusters],
-                ),
-            ):
-                means, halves = zip(*(interval(found[key]) for key in keys), strict=True)
-                axes.errorbar(
-                    places, means, halves, fmt="o-", markersize=4, capsize=3, color=color,
-                    label=draws if draws == "uniform" else f"from clusters, {draws}",
-                )  # fmt: skip
-        left.set_title(f"{data}: during training, {shown} clusters", fontsize=10)
-        right.set_title(f"{data}: after {EPOCHS[-1]} epochs", fontsize=10)
-        left.set_xlabel("epoch")
-        right.set_xlabel("clusters")
-        right.set_xscale("log", base=2)
-        right.set_xticks(options.clusters, [str(m) for m in options.clusters])
-        left.set_ylabel(f"normalised variance, batch {options.batch}")
-        for axes in (left, right):
-            axes.set_ylim(bottom=0)
+    number = options.clusters[-1]
+    figure, panels = pyplot.subplots(
+        2, len(options.rates), figsize=(9, 6.4), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for row, data in zip(panels, DATA, strict=True):
+        for axes, rate in zip(row, options.rates, strict=True):
+            axes.axhline(1, color="black", linewidth=1, label="uniform")
+            for draws in DRAWS:
+                keys = [(data, rate, number, draws, epoch) for epoch in EPOCHS]
+                means = [interval(found[key])[0] for key in keys]
+                color = "C1" if "turns" in draws else "C0"
+                style = "--" if "again" in draws else "-"
+                axes.plot(EPOCHS, means, f"o{style}", markersize=4, color=color, label=draws)
+                low, high = ([of(found[key]) for key in keys] for of in (min, max))
+                axes.fill_between(EPOCHS, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.set_yscale("log")
+            axes.set_title(f"{data}, learning rate {rate:g}", fontsize=10)
             axes.grid(alpha=0.3)
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch")
+        axes.set_xticks(EPOCHS)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("variance / variance of uniform draws")
     panels[0, 0].legend(fontsize=8)
+    figure.suptitle(f"{number} clusters, {options.seeds} seeds (mean, least to most)", fontsize=10)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
