@@ -16,7 +16,7 @@ from hvdfilter.agreement import Call
 from hvdfilter.clustering import state
 from hvdfilter.clustering.centres import Centres
 from hvdfilter.clustering.layers import build, named
-from hvdfilter.clustering.picks import FIRST, LATER, Picks
+from hvdfilter.clustering.picks import EVERY, FIRST, Picks
 from hvdfilter.clustering.spread import Tally, objective, shares
 from hvdfilter.errors import on_all_ranks
 from hvdfilter.scoring.grad_norm.attachment import Attachment
@@ -217,16 +217,19 @@ class GradientClusters(Attachment):
 
     def _pick(self, samples: int) -> list[int]:
         """Samples of a batch of this size of which to keep the gradients."""
-        wanted = min(samples, FIRST if self._centres.table is None else LATER)
+        wanted = FIRST if self._centres.table is None else int(self._steps % EVERY == 0)
+        wanted = min(samples, wanted)
         # Batches may be in an order of the sampler's, so it is not always the same places.
         start = (self._steps * 2654435761 + self.seed) % max(samples, 1)
         return [(start + i * samples // wanted) % samples for i in range(wanted)]
 
     def _keep(self, scale: Tensor, misfit: Tensor) -> None:
         picked = self._pick(len(scale))
+        if not picked:
+            return
         rows = torch.zeros(len(picked), self._centres.width, dtype=self._centres.dtype)
         for share in self._shares:
             part = share.picks(scale[picked, None])
-            if picked and part is not None:
+            if part is not None:
                 rows[:, share.columns] = part.cpu()
         self._picks.add(rows, misfit[picked])
