@@ -16,8 +16,8 @@ from hvdfilter.agreement import Call
 from hvdfilter.clustering import state
 from hvdfilter.clustering.centres import Centres
 from hvdfilter.clustering.layers import build, named
-from hvdfilter.clustering.picks import FIRST, LATER, Picks
-from hvdfilter.clustering.spread import Tally, objective
+from hvdfilter.clustering.picks import EVERY, FIRST, Picks
+from hvdfilter.clustering.spread import Tally, objective, shares
 from hvdfilter.errors import on_all_ranks
 from hvdfilter.scoring.grad_norm.attachment import Attachment
 from hvdfilter.world import World, current
@@ -30,6 +30,11 @@ class EpochClusters:
     sizes: int64 [number], samples assigned to each cluster. scatter: float64 [number], sums of
     their squared distances to the centre. squares: the sum of all squared gradient norms.
     objective: see `spread.py`. exchanged: the cluster given up for another centre, -1 if none.
+    shares: float64 [number], which part of the next epoch's draws is best taken from each cluster,
+    `(N_k / N + sqrt(N_k S_k) / sum_j sqrt(N_j S_j)) / 2`; a draw from cluster k weighs
+    `N_k / (N share_k)`, so that the mean gradient stays what it is. Half goes by size because
+    gradients change until they are drawn: the variance is then at most twice that of uniform
+    draws, whatever the samples of a cluster have come to be.
     """
 
     sizes: Tensor
@@ -37,6 +42,7 @@ class EpochClusters:
     squares: float
     objective: float
     exchanged: int
+    shares: Tensor
 
 
 class GradientClusters(Attachment):
@@ -155,8 +161,9 @@ class GradientClusters(Attachment):
         self._epoch += 1
         self._begin()
         return EpochClusters(
-            tally.sizes.long(), tally.scatter, float(tally.squares), found, exchanged
-        )
+            tally.sizes.long(), tally.scatter, float(tally.squares), found, exchanged,
+            shares(tally.sizes, tally.scatter),
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
         """Collective. All that is needed to go on, as plain tensors; save rank 0's.
@@ -210,16 +217,19 @@ class GradientClusters(Attachment):
 
     def _pick(self, samples: int) -> list[int]:
         """Samples of a batch of this size of which to keep the gradients."""
-        wanted = min(samples, FIRST if self._centres.table is None else LATER)
+        wanted = FIRST if self._centres.table is None else int(self._steps % EVERY == 0)
+        wanted = min(samples, wanted)
         # Batches may be in an order of the sampler's, so it is not always the same places.
         start = (self._steps * 2654435761 + self.seed) % max(samples, 1)
         return [(start + i * samples // wanted) % samples for i in range(wanted)]
 
     def _keep(self, scale: Tensor, misfit: Tensor) -> None:
         picked = self._pick(len(scale))
+        if not picked:
+            return
         rows = torch.zeros(len(picked), self._centres.width, dtype=self._centres.dtype)
         for share in self._shares:
             part = share.picks(scale[picked, None])
-            if picked and part is not None:
+            if part is not None:
                 rows[:, share.columns] = part.cpu()
         self._picks.add(rows, misfit[picked])
