@@ -74,6 +74,8 @@ class GradientClusters(Attachment):
     and BatchNorm in eval mode.
     """
 
+    distances: Tensor  # [B], squared, of the samples assigned last to their centres
+
     otherwise = ", or name the other layers by layers=[...]"
 
     _tally: Tensor  # of what was assigned in this epoch, see Tally
@@ -113,7 +115,8 @@ class GradientClusters(Attachment):
         weight: [B], for a loss `sum_i weight_i l_i / count`, none of them zero. count: the loss's
         divisor, by default the batch size; give the number of rows not ignored, where some are,
         and divide by the loss scale under a gradient scaler. To be called once after a backward;
-        raises InputError where there was none.
+        raises InputError where there was none. `distances` then has the squared distances [B] to
+        the centres; to 0 in the first epoch.
         """
         squares = self._ledger.total()
         samples = squares.shape[0]
@@ -122,15 +125,16 @@ class GradientClusters(Attachment):
         self._tally = self._tally.to(squares.device)
         if self._centres.table is None:
             cluster = torch.zeros(samples, dtype=torch.int64, device=squares.device)
-            misfit = squares
+            misfit = self.distances = squares
             self._tally += Tally.opening(squares, self.number)
         else:
             distances, terms = self._centres.terms(squares, scale)
             cluster = terms[:, :-1].argmin(dim=1)
-            misfit = (distances / self._centres.sigma.to(squares)).gather(1, cluster[:, None])
+            self.distances = distances.gather(1, cluster[:, None]).flatten()
+            misfit = self.distances / self._centres.sigma.to(squares)[cluster]
             self._tally += Tally.of(squares, distances, terms, cluster)
             self._add_up(cluster, scale)
-        self._keep(scale, misfit.flatten())
+        self._keep(scale, misfit)
         self._steps += 1
         self.reset()
         return cluster
