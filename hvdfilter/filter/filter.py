@@ -141,6 +141,7 @@ class Filter(Loop):
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         mixed: bool | None = None,
+        clean: Tensor | None = None,
     ) -> Tensor:
         """The mean cross entropy of a batch, torch's with the same options; its scores are noted.
 
@@ -152,13 +153,15 @@ class Filter(Loop):
         are rows of one id; it is correct where more than half of them are. Noted losses include
         label smoothing and no weight. What is `mixed` (mixup, cutmix; soft labels, unless False is
         said) is no single sample's score and not noted, nor is anything under `torch.no_grad()`.
+        clean: logits of the samples as they are, whose scores are noted in the place of those of
+        `logits`, where inputs were perturbed.
 
         A batch that cannot be scored (label or id out of range, NaN or infinite logits) raises
         `InputError` naming the ids: at once in a world of one, at every rank's next step in a
         larger one, where raising at once would leave the others waiting in an allreduce.
         """
         criterion = Criterion(class_weight, label_smoothing, ignore_index)
-        return self._step(self._observer.loss, logits, labels, ids, weight, criterion, mixed)
+        return self._step(self._observer.loss, logits, labels, ids, weight, criterion, mixed, clean)
 
     def update(
         self, losses: Tensor, ids: Any, weight: Tensor | None = None, **scores: Any

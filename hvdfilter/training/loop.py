@@ -19,11 +19,12 @@ from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, optimizer, ring
+from hvdfilter.training import checkpoint, optimizer, ring, shaping
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
+from hvdfilter.training.informed import Noting
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
@@ -67,10 +68,16 @@ class Trainer:
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
+        shape = None
+        if config.shaping is not None:
+            with world.collective.errors_shared():
+                shape = shaping.make(config.shaping, **config.shaping_options)
         self.budget: Budget | None = None
         if config.budget_seconds is not None:
             self.budget = Budget(config, policy, len(self.train_set), world, started)
             policy = self.budget.policy
+        if shape is not None and shape.picks is not None:
+            policy = Noting(policy, shape.picks[0])
         self.filter = Filter(
             len(self.train_set),
             policy,
@@ -78,11 +85,13 @@ class Trainer:
             world=world,
             labels=self.train_set.labels,
             seed=config.seed,
+            exchange=config.exchange,
         )
         self.model, self.prepare = self._build_model()
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
         self.filter.attach(self.optimizer)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        parts = self.model, self.prepare, self.filter, self.optimizer
+        self.train_step = Step(*parts, config.extrapolation, shape)
         self.sampler = self.filter.sampler()
         self.loader = self._loader(self.train_set, self.sampler)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
@@ -117,6 +126,7 @@ class Trainer:
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
+                self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
@@ -194,6 +204,7 @@ class Trainer:
             # One a parameter tensor a step, as they are handed to Horovod, which fuses them.
             "allreduce_calls": self.step * tensors,
             "allreduce_calls_saved": saved * tensors,
+            **self.train_step.record(),
         }
 
     def _open_data(self) -> tuple[Images, Images]:
@@ -228,6 +239,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "train_step": self.train_step.state_dict(),
             "filter": self.filter.state_dict(consumed),
             "epoch": self.epoch,
             "step": self.step,
@@ -245,6 +257,7 @@ class Trainer:
         state = checkpoint.read(self.folder.checkpoint, self.world)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.train_step.load_state_dict(state["train_step"])
         self.filter.load_state_dict(state["filter"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
