@@ -27,6 +27,7 @@ OVERHEAD = ("scoring", "exchange", "agreement")
 SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),
     *("lr", "momentum", "weight_decay", "warmup_epochs"),
+    *("extrapolation", "shaping", "shaping_options"),
 )
 
 
