@@ -52,7 +52,10 @@ class Variant:
 
 
 def sets(name: str, seed: int) -> Sets:
-    """`digits`, or `noisy` or `rare` digits, which are other ones for another seed."""
+    """`digits`, `noisy` or `rare` digits, other ones for another seed, or `large` random images."""
+    if name == "large":
+        train_set = open_dataset("synthetic:128,3,32,32,10", train=True)
+        return train_set, open_dataset("synthetic:128,3,32,32,10", train=False, like=train_set)
     train_set = open_dataset("digits", train=True)
     test_set = open_dataset("digits", train=False, like=train_set)
     labels, ids = train_set.labels.copy(), np.arange(len(train_set))

@@ -7,8 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 import hvdfilter as hf
 from hvdfilter.agreement import random
@@ -116,6 +118,34 @@ def test_a_filter_draws_them_and_counts_them() -> None:
     drawn = np.array(list(filt.sampler()))
     assert np.bincount(labels[drawn]).tolist() == [40, 20]
     assert filt.trained == 60 and filt.hidden == 0
+
+
+def test_the_rare_are_recalled_more_often_in_a_real_run() -> None:
+    # Digits 3 and 8 cut to 12 samples each, a linear model, ten epochs.
+    images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
+    x, y = images.float() / 16, labels
+    test = torch.arange(len(y)) % 5 == 0
+    rare = (y == 3) | (y == 8)
+    ids = torch.cat(
+        [torch.where(~test & (y == digit))[0][: 12 if digit in (3, 8) else None]
+         for digit in range(10)]
+    )  # fmt: skip
+    recall = {}
+    for share in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(64, 10)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        policy = make("full", minority=share) if share else "full"
+        filt = hf.Filter(len(ids), policy, epochs=10, labels=y[ids].numpy())
+        for epoch in range(10):
+            filt.begin_epoch(epoch, optimizer)
+            for batch in torch.tensor(list(filt.sampler())).split(32):
+                optimizer.zero_grad()
+                filt.loss(model(x[ids[batch]]), y[ids[batch]], batch).backward()
+                optimizer.step()
+        filt.end_epoch()
+        recall[share] = float((model(x[test & rare]).argmax(1) == y[test & rare]).double().mean())
+    assert recall[0.5] > recall[0.0] + 0.3
 
 
 @pytest.mark.parametrize(

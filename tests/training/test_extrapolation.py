@@ -65,6 +65,32 @@ def test_it_settles_a_rotation_in_which_plain_steps_move_away() -> None:
     assert far[1.0] < 1e-2
 
 
+@pytest.mark.parametrize(
+    ("momentum", "factor", "limit"),
+    [
+        *((0.0, factor, 2 / (1 + 2 * factor)) for factor in (0.0, 0.5, 1.0, 2.0)),
+        # Nesterov's form: where an eigenvalue of the step, a 3 x 3 matrix, reaches 1.
+        *((0.9, factor, limit) for factor, limit in ((0.0, 1.357), (0.5, 0.809), (1.0, 0.576))),
+    ],
+)
+def test_the_rate_up_to_which_a_valley_is_stable(
+    momentum: float, factor: float, limit: float
+) -> None:
+    # docs/neighbours.md: on a quadratic of curvature 5, by how much 5 * rate may be.
+    for share, falls in ((0.95, True), (1.05, False)):
+        weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+        rate = share * limit / 5
+        optimizer = torch.optim.SGD([weight], lr=rate, momentum=momentum, nesterov=momentum > 0)
+        extrapolation = Extrapolation(optimizer, factor, lambda: 1.0)
+        for _ in range(300):
+            optimizer.zero_grad()
+            with extrapolation.ahead():
+                (5 * weight.square() / 2).sum().backward()
+            optimizer.step()
+            extrapolation.remember()
+        assert (abs(float(weight.detach())) < 1e-2) == falls
+
+
 def test_the_weights_are_back_bit_for_bit_whatever_happens_ahead() -> None:
     weight = torch.nn.Parameter(torch.randn(50))
     optimizer = torch.optim.SGD([weight], lr=0.123)
