@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hvdfilter.clustering import GradientClusters
@@ -20,7 +21,7 @@ from hvdfilter.scoring.grad_norm import GradNorm
 from hvdfilter.world import World
 
 # What is made here of `Policy.own_scores`.
-MADE = ("grad_norm", "cluster")
+MADE = ("grad_norm", "cluster", "distance")
 
 
 def own_scores(policy: Policy) -> Mapping[str, str]:
@@ -28,8 +29,13 @@ def own_scores(policy: Policy) -> Mapping[str, str]:
     return policy.own_scores if policy.columns else {}
 
 
-def check(policy: Policy) -> None:
-    """Refuse a policy whose scores only a script of its own can make."""
+def check(policy: Policy, shaped: bool = False) -> None:
+    """Refuse a policy whose scores only a script of its own can make, or that want clean inputs."""
+    if shaped and own_scores(policy):
+        raise InputError(
+            f"policy {policy.name!r} chooses by gradients of the samples as they are: leave out "
+            "--shaping, which trains on others"
+        )
     if foreign := sorted(own_scores(policy).keys() - set(MADE)):
         raise InputError(
             f"policy {policy.name!r} needs {foreign[0]}, which only a script of your own can give: "
@@ -41,10 +47,10 @@ class Backward:
     """Entered around forward and backward of a step; `scores` are then those of its samples."""
 
     def __init__(self, policy: Policy, model: nn.Module, seed: int, world: World) -> None:
-        own, inner = own_scores(policy), innermost(policy)
-        self._norm = GradNorm(model) if "grad_norm" in own else None
+        self._own, inner = own_scores(policy), innermost(policy)
+        self._norm = GradNorm(model) if "grad_norm" in self._own else None
         self._clusters = None
-        if "cluster" in own:
+        if "cluster" in self._own:
             number = getattr(inner, "clusters", 16)
             self._clusters = GradientClusters(model, number, seed=seed, world=world)
         self._watching = ExitStack()
@@ -70,7 +76,8 @@ class Backward:
             found["grad_norm"] = self._norm.norms(weight)
         if self._clusters is not None:
             found["cluster"] = self._clusters.assign(weight)
-        return found
+            found["distance"] = self._clusters.distances
+        return {name: value for name, value in found.items() if name in self._own}
 
     def end_epoch(self) -> None:
         """Collective. Move the centres of the clusters."""
@@ -78,8 +85,26 @@ class Backward:
             self._clusters.end_epoch()
 
     def state(self) -> dict[str, Any]:
-        """Collective. What a checkpoint must hold, in plain values and tensors."""
-        return {} if self._clusters is None else self._clusters.state_dict()
+        """Collective. What a checkpoint must hold, in plain values and tensors.
+
+        With each rank's `own_sums`, a run goes on from it with the same bits.
+        """
+        if self._clusters is None:
+            return {}
+        own = self._clusters.own_sums
+        state = self._clusters.state_dict()
+        self._clusters.own_sums = own
+        return dict(state)
+
+    def own_sums(self) -> Tensor:
+        """What this rank has added up in this epoch, float64 [n]; n is 0 where there is nothing."""
+        empty = torch.empty(0, dtype=torch.float64)
+        return empty if self._clusters is None else self._clusters.own_sums
+
+    def restore_sums(self, sums: Tensor) -> None:
+        """Take up this rank's `own_sums`, after `restore`."""
+        if self._clusters is not None:
+            self._clusters.own_sums = sums
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a `state`."""

@@ -21,12 +21,13 @@ from hvdfilter.features import feature_scores, head
 from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import growth, optimizer, ring
+from hvdfilter.training import growth, optimizer, ring, shaping
 from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
+from hvdfilter.training.informed import Noting
 from hvdfilter.training.metrics import counted
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
@@ -75,10 +76,16 @@ class Trainer:
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
+        shape = None
+        if config.shaping is not None:
+            with world.collective.errors_shared():
+                shape = shaping.make(config.shaping, **config.shaping_options)
         self.budget: Budget | None = None
         if config.budget_seconds is not None:
             self.budget = Budget(config, policy, len(self.train_set), world, started)
             policy = self.budget.policy
+        if shape is not None and shape.picks is not None:
+            policy = Noting(policy, shape.picks[0])
         self.filter = Filter(
             len(self.train_set),
             policy,
@@ -86,6 +93,7 @@ class Trainer:
             world=world,
             labels=self.train_set.labels,
             seed=config.seed,
+            exchange=config.exchange,
         )
         self.model, self.prepare = self._build_model()
         if waiting(policy) is not None:  # said now, and not when the opening has been trained
@@ -95,7 +103,8 @@ class Trainer:
         self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
         self.backward = Backward(policy, self.model, config.seed, world)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
+        parts = self.model, self.prepare, self.filter, self.optimizer
+        self.train_step = Step(*parts, self.backward, config.extrapolation, shape)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
@@ -107,15 +116,7 @@ class Trainer:
         self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
-        self.saving = Saving(
-            self.folder.path,
-            world,
-            self.model,
-            self.optimizer,
-            self.filter,
-            self.backward,
-            self.budget,
-        )
+        self.saving = Saving(self.folder.path, world, self.train_step, self.budget)
         self.watchdog = watchdog or Watchdog(0)
         self.watchdog.attach(self.folder.path, world)
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
@@ -148,6 +149,7 @@ class Trainer:
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
+                self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
@@ -241,6 +243,7 @@ class Trainer:
             "batch_size": self.batch_size,
             "lr": self.optimizer.param_groups[0]["lr"],
             **counted(self.filter, self.model, self.step, steps_full),
+            **self.train_step.record(),
         }
 
     def _open_data(self) -> tuple[Images, Images]:

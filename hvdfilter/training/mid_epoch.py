@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hvdfilter.agreement.spread import parts_of, redistribute
+from hvdfilter.training.backward import Backward
 from hvdfilter.world import World
 
 Row = NDArray[Any]
 
 
-def collect(model: nn.Module, loss_sum: float, device: torch.device) -> dict[str, Row]:
-    """Of this rank: one row by name, [1, ...]."""
+def collect(
+    model: nn.Module, loss_sum: float, sums: Tensor, device: torch.device
+) -> dict[str, Row]:
+    """Of this rank: one row by name, [1, ...]. sums: `Backward.own_sums`."""
     random = [torch.get_rng_state()]
     if device.type == "cuda":
         random.append(torch.cuda.get_rng_state(device))
@@ -30,6 +33,7 @@ def collect(model: nn.Module, loss_sum: float, device: torch.device) -> dict[str
         "loss_sum": torch.tensor([loss_sum], dtype=torch.float64),
         "random": torch.cat(random),
         "buffers": torch.cat([torch.empty(0, dtype=torch.float64), *buffers]),
+        "sums": sums.cpu(),
     }
     return {f"own/{name}": value.numpy()[None] for name, value in found.items()}
 
@@ -52,6 +56,11 @@ class Own:
         self._same = ranks == size
         # More ranks than before: some have none; fewer: each adds what it got of several.
         self.loss_sum = float(taken["own/loss_sum"].sum())
+
+    def restore_sums(self, backward: Backward) -> None:
+        """Give back what this rank has added up, where the ranks are as many as before."""
+        if self._same:
+            backward.restore_sums(torch.from_numpy(self._rows["sums"]))
 
     def restore_buffers(self, model: nn.Module) -> None:
         """Give the model this rank's own buffers, where the ranks are as many as before."""

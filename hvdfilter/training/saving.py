@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hvdfilter.agreement.spread import gather_parts
 from hvdfilter.errors import InputError
-from hvdfilter.filter import Filter
 from hvdfilter.training import mid_epoch
-from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.checkpoints import Checkpoints
+from hvdfilter.training.step import Step
 from hvdfilter.world import World
 
 
@@ -39,14 +38,11 @@ class Saving:
         self,
         run: Path,
         world: World,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        filt: Filter,
-        backward: Backward,
+        step: Step,
         budget: Budget | None,
     ) -> None:
-        self._world, self._model, self._optimizer = world, model, optimizer
-        self._filter, self._backward, self._budget = filt, backward, budget
+        self._world, self._step, self._budget = world, step, budget
+        self._model, self._filter, self._backward = step.model, step.filter, step.backward
         self._checkpoints = Checkpoints(run, world)
         self._at = time.monotonic()
         self._own: mid_epoch.Own | None = None  # of an epoch that goes on in its middle
@@ -67,12 +63,13 @@ class Saving:
         filt = self._filter.state_dict(consumed, parts)
         rows = filt.pop("rows")
         if place.step > 0:
-            own = mid_epoch.collect(self._model, place.loss_sum, self._world.device)
+            own = self._collect(place.loss_sum)
             for name, row in own.items():
                 rows[name] = torch.from_numpy(gather_parts(row, parts, self._world.collective))
         state = {
             "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._step.optimizer.state_dict(),
+            "train_step": self._step.state_dict(),
             "filter": filt,
             "backward": self._backward.state(),
             "epoch": place.epoch,
@@ -95,7 +92,8 @@ class Saving:
             return Place()
         state, rows = saved
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._step.optimizer.load_state_dict(state["optimizer"])
+        self._step.load_state_dict(state["train_step"])
         self._filter.load_state_dict({**state["filter"], "rows": rows})
         self._backward.restore(state["backward"])
         if self._budget is not None:
@@ -118,6 +116,10 @@ class Saving:
     def _within_epoch(self, state: Mapping[str, Any], rows: Mapping[str, Tensor]) -> float:
         # The part of the epoch that is done has had its costs.
         self._filter.costs.restore(state["seconds"], state["bytes_sent"])
-        like = mid_epoch.collect(self._model, 0.0, self._world.device)
-        self._own = mid_epoch.Own(rows, like, self._world)
+        self._own = mid_epoch.Own(rows, self._collect(0.0), self._world)
+        self._own.restore_sums(self._backward)
         return self._own.loss_sum
+
+    def _collect(self, loss_sum: float) -> dict[str, mid_epoch.Row]:
+        sums = self._backward.own_sums()
+        return mid_epoch.collect(self._model, loss_sum, sums, self._world.device)
