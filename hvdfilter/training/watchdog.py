@@ -43,8 +43,7 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         if self._limit > 0:
             # MPI's start holds the interpreter, and this thread: its own timer needs neither.
-            with suppress(OSError, AttributeError):  # a stderr that is no file
-                faulthandler.dump_traceback_later(self._limit, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self._limit, exit=True, file=2)
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
         return self
