@@ -21,7 +21,7 @@ FLOORS = (
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies", "robust"},
     {"world"},
-    {"filter", "losses"},
+    {"filter", "losses", "sharpness"},
     {"training"},
     {"report", "doctor"},
     {"cli"},

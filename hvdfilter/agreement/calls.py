@@ -38,6 +38,8 @@ class Call(IntEnum):
     STATE_DICT = 12
     HARD_NEGATIVE = 13
     HARD_NEGATIVE_BACKWARD = 14
+    LARGEST_EIGENVALUE = 15
+    LANDSCAPE = 16
 
     @property
     def label(self) -> str:
