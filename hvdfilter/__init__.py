@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hvdfilter import losses, policies
     from hvdfilter.agreement import KeepMask
     from hvdfilter.data import Indexed
+    from hvdfilter.features import feature_scores
     from hvdfilter.filter import Filter
     from hvdfilter.filter.sampler import ShardSampler
     from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "agree",
     "cross_entropy",
+    "feature_scores",
     "init",
     "linear_cross_entropy",
     "losses",
@@ -74,6 +76,7 @@ _HOMES = {
     "ShardSampler": "filter.sampler",
     "World": "world",
     "cross_entropy": "scoring",
+    "feature_scores": "features",
     "init": "world",
     "linear_cross_entropy": "scoring",
     "score": "scoring",

@@ -22,6 +22,7 @@ FLOORS = (
     {"spanning", "policies", "robust"},
     {"world"},
     {"filter", "losses", "sharpness"},
+    {"features"},
     {"training"},
     {"report", "doctor"},
     {"cli"},

@@ -38,8 +38,9 @@ class Call(IntEnum):
     STATE_DICT = 12
     HARD_NEGATIVE = 13
     HARD_NEGATIVE_BACKWARD = 14
-    LARGEST_EIGENVALUE = 15
-    LANDSCAPE = 16
+    FEATURE_SCORES = 15
+    LARGEST_EIGENVALUE = 16
+    LANDSCAPE = 17
 
     @property
     def label(self) -> str:

@@ -27,7 +27,10 @@ FORMAT = "hvdfilter-scores-1"
 #: Rows of a row group: 2 MB of a handful of fields, and ten of them in ImageNet.
 GROUP = 1 << 17
 #: Fields that a run notes over several epochs, and that static policies choose by.
-AGGREGATES = ("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc")
+AGGREGATES = (
+    *("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc"),
+    *("feature_gradient", "feature_reconstruction", "feature_density"),
+)
 _KEY = b"hvdfilter"
 _REMEDY = "make it again with `hvdfilter score RUN`"
 

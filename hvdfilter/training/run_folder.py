@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from hvdfilter.errors import InputError
+from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import World
 
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
@@ -99,6 +100,11 @@ def read_config(run: Path) -> dict[str, Any]:
     return loaded
 
 
+def option_of(config: Mapping[str, Any], name: str) -> Any:
+    """An option of a run's configuration; its default in one that is older than the option."""
+    return config.get(name, TrainConfig().plain().get(name))
+
+
 def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
     try:
         text = yaml.safe_dump(dict(options), sort_keys=False)
@@ -145,8 +151,9 @@ def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bo
 
 def _same_run(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for option, value in now.items():
-        if option not in FREE_TO_CHANGE and saved.get(option) != value:
+        before = option_of(saved, option)
+        if option not in FREE_TO_CHANGE and before != value:
             raise InputError(
-                f"the run to resume has {option}={saved.get(option)} but now {option}={value}: "
+                f"the run to resume has {option}={before} but now {option}={value}: "
                 "resume with the options it was started with, or start a new run"
             )

@@ -7,7 +7,7 @@ import time
 from hvdfilter import policies
 from hvdfilter.errors import InputError
 from hvdfilter.policies.wrapping import innermost
-from hvdfilter.training import budget, opening, ring
+from hvdfilter.training import budget, growth, opening, optimizer, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
 from hvdfilter.training.preemption import Watch
@@ -44,6 +44,8 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
+        growth.plan(config, policy)
+        optimizer.check(config)
         inner = innermost(policy)
         if inner.own_scores and inner.columns:  # refused here, before there is a folder
             raise InputError(
