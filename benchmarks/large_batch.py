@@ -39,6 +39,7 @@ from benchmarks.accuracy_run import Counted, Done, Recipe, Sets, run
 from benchmarks.machine import describe
 from hvdfilter import policies
 from hvdfilter.errors import InputError
+from hvdfilter.policies.uniform import budget
 from hvdfilter.sharpness import Landscape, MeanLoss, landscape, largest_eigenvalue
 from hvdfilter.training import ring
 from hvdfilter.training.config import RATES
@@ -168,8 +169,7 @@ def policy_of(arm: str, recipe: Growing, samples: int) -> policies.Policy:
     if arm == tables.FULL:
         return policies.make("full")
     rest = recipe.epochs - recipe.opening
-    kept = (samples,) * recipe.opening + (int(recipe.keep * samples),) * rest
-    return Counted(kept)
+    return Counted((samples,) * recipe.opening + (budget(recipe.keep, samples),) * rest)
 
 
 def batches(sets: Sets) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -62,13 +62,12 @@ def largest_eigenvalue(
         error = InputError(f"tolerance is {tolerance}; it must be between 0 and 1")
     elif most < 1:
         error = InputError(f"most is {most}; it takes at least 1 product")
-    with loss.opened(Call.LARGEST_EIGENVALUE, error, most=most, seed=seed):
-        return _iterate(loss, tolerance, most, seed)
+    loss.open(Call.LARGEST_EIGENVALUE, error, most=most, seed=seed)
+    return _iterate(loss, tolerance, most, seed)
 
 
 def _iterate(loss: MeanLoss, tolerance: float, most: int, seed: int) -> Eigenvalue:
-    vector = uniform01(seed, 0, np.arange(loss.size), _STREAM) - 0.5
-    vector /= _told(loss.collective, float(np.linalg.norm(vector)))[0]
+    vector = start(loss, seed)
     before: Vector = np.zeros(loss.size)
     # The Hessian in the basis of all vectors so far: `diagonal` on its diagonal, `beside` next to.
     diagonal: list[float] = []
@@ -90,6 +89,13 @@ def _iterate(loss: MeanLoss, tolerance: float, most: int, seed: int) -> Eigenval
             return Eigenvalue(value, residual, bool(enough), len(diagonal), mean, loss.samples)
         beside.append(rest)
         before, vector = vector, product / rest
+
+
+def start(loss: MeanLoss, seed: int) -> Vector:
+    """Collective. The unit vector that an iteration starts from."""
+    vector = uniform01(seed, 0, np.arange(loss.size), _STREAM) - 0.5
+    (length,) = _told(loss.collective, float(np.linalg.norm(vector)))
+    return vector / length
 
 
 def _told(collective: Collective, *numbers: float) -> list[float]:

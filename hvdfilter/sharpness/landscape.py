@@ -57,10 +57,10 @@ def landscape(loss: MeanLoss, *, points: int = 21, span: float = 1.0, seed: int 
         error = InputError(f"points is {points}; it must be odd and at least 3")
     elif not 0 < span < float("inf"):
         error = InputError(f"span is {span}; the largest step must be above 0")
-    with loss.opened(Call.LANDSCAPE, error, points=points, seed=seed):
-        grid = _Grid(loss, np.linspace(-span, span, points), seed)
-        with torch.no_grad():
-            found = loss.mean(grid.sums, points**2).reshape(points, points)
+    loss.open(Call.LANDSCAPE, error, points=points, seed=seed)
+    grid = _Grid(loss, np.linspace(-span, span, points), seed)
+    with torch.no_grad():
+        found = loss.mean(grid.sums, points**2).reshape(points, points)
     middle = Landscape(grid.steps, found)
     if not np.isfinite(middle.centre):
         loss.collective.share_error(

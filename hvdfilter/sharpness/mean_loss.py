@@ -7,8 +7,7 @@ it was: its weights, their gradients, and the mode of each of its parts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -69,9 +68,8 @@ class MeanLoss:
         self.samples = 0
         self.rounding = max((torch.finfo(p.dtype).eps for p in self.parameters), default=0.0)
 
-    @contextmanager
-    def opened(self, call: Call, error: Exception | None = None, **agreed: int) -> Iterator[None]:
-        """Collective. The model in eval mode, once the ranks are found to ask for the same.
+    def open(self, call: Call, error: Exception | None = None, **agreed: int) -> None:
+        """Collective. Begin the public `call`, in which all ranks must ask for the same.
 
         agreed: options that must be equal on all ranks; error: this rank's, which all then raise.
         Raises `InputError` on every rank, also for models that differ or have nothing to train.
@@ -83,8 +81,6 @@ class MeanLoss:
             )
         alike = {"number of parameters": self.size, "digest of the weights": self._digest()}
         validate(alike | agreed, error, self.collective)
-        with eval_mode(self.model):
-            yield
 
     def product(self, vector: Vector) -> tuple[Vector, float]:
         """Collective. The Hessian times `vector`, float64 [size]; and the mean loss.
@@ -107,7 +103,7 @@ class MeanLoss:
         sums: batch -> ([width] summed over its samples, how many they are).
         """
         total = np.zeros(width + 1)
-        with self.collective.errors_shared():
+        with self.collective.errors_shared(), eval_mode(self.model):
             for batch in self.batches:
                 values, count = sums(batch)
                 total[:-1] += values
