@@ -103,7 +103,7 @@ def test_workers_share_the_runs() -> None:
 
 
 def test_the_eigenvalue_benchmark_s_two_methods_agree(tmp_path: Path) -> None:
-    options = "--epochs 2 --train 64 --batches 32 --seeds 1 --out".split()
+    options = "--models cnn:8 --epochs 2 --train 64 --batches 32 --seeds 1 --out".split()
     eigenvalue.main([*options, str(tmp_path / "e.csv")])
     with open(tmp_path / "e.csv") as file:
         file.readline()

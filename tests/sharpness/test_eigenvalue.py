@@ -20,7 +20,7 @@ from tests.sharpness.cases import CASES, Case, climbing, hessian, perceptron, wo
 LOSSES: dict[str, Losses] = {"falling": cross_entropy, "climbing": climbing}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     name=st.sampled_from(sorted(CASES)),
     direction=st.sampled_from(sorted(LOSSES)),
@@ -71,7 +71,7 @@ def test_float32_is_good_for_four_digits(name: str) -> None:
     assert found.converged and found.value == pytest.approx(exact, rel=1e-4)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4).filter(any),
     seed=st.integers(0, 20),
