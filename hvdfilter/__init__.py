@@ -25,6 +25,7 @@ from hvdfilter.waiting import choose_waiting, limit_spinning
 if TYPE_CHECKING:
     from hvdfilter import losses, policies
     from hvdfilter.agreement import KeepMask
+    from hvdfilter.clustering import GradientClusters
     from hvdfilter.data import Indexed
     from hvdfilter.features import feature_scores
     from hvdfilter.filter import Filter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Filter",
     "GradNorm",
+    "GradientClusters",
     "Indexed",
     "InputError",
     "InstallError",
@@ -69,6 +71,7 @@ choose_waiting()
 _HOMES = {
     "Filter": "filter",
     "GradNorm": "scoring",
+    "GradientClusters": "clustering",
     "Indexed": "data",
     "KeepMask": "agreement",
     "Record": "training.record",

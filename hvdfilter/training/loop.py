@@ -22,6 +22,7 @@ from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import checkpoint, growth, optimizer, ring
+from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
@@ -89,7 +90,8 @@ class Trainer:
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
         self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        self.backward = Backward(policy, self.model, config.seed, world)
+        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
@@ -133,13 +135,14 @@ class Trainer:
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                self.backward.end_epoch()
                 self.filter.end_epoch()
                 if due(self.filter):
                     self._score_features()
                 record = self._record()
                 if self.config.variance:
                     with costs.measure("variance"):
-                        record["variance"] = self.variance.measure(self.epoch)
+                        record["variance"] = self.variance.measure(self.epoch, self.batch_size)
         if record is None:
             self.save()
             raise Preempted(self.folder.path)
@@ -261,6 +264,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "filter": self.filter.state_dict(consumed),
+            "backward": self.backward.state(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
@@ -278,6 +282,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.filter.load_state_dict(state["filter"])
+        self.backward.restore(state["backward"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
         if self.step > 0:  # the part of the epoch that is done has had its costs

@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 
 from hvdfilter.errors import InputError
-from hvdfilter.training.config import TrainConfig
 from hvdfilter.world import World
 
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size")
+# Options that configurations of older runs lack, with what those runs did.
+NEWER = {"batch_growth": 1, "optimizer": "sgd"}
 
 
 class RunFolder:
@@ -101,8 +102,8 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def option_of(config: Mapping[str, Any], name: str) -> Any:
-    """An option of a run's configuration; its default in one that is older than the option."""
-    return config.get(name, TrainConfig().plain().get(name))
+    """An option of a run's configuration; what a run did that is older than the option."""
+    return config.get(name, NEWER.get(name))
 
 
 def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
