@@ -168,7 +168,7 @@ def plot(path: Path, table: Sequence[Line], title: str) -> None:
             [0.0 if math.isnan(v.low) else v.high - v.mean for v in value],
         ]
         right.errorbar(x, [v.mean for v in value], away, label=arm, **style)
-    right.set_yscale("log")
+    right.set_ylim(bottom=0)
     left.set_ylabel("test accuracy, %")
     right.set_ylabel("largest Hessian eigenvalue")
     sizes = sorted({line.batch for line in table})
