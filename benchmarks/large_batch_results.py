@@ -168,6 +168,9 @@ def plot(path: Path, table: Sequence[Line], title: str) -> None:
             [0.0 if math.isnan(v.low) else v.high - v.mean for v in value],
         ]
         right.errorbar(x, [v.mean for v in value], away, label=arm, **style)
+    # An interval may go where no accuracy can be.
+    low, high = left.get_ylim()
+    left.set_ylim(max(0, low), min(100.5, high))
     right.set_ylim(bottom=0)
     left.set_ylabel("test accuracy, %")
     right.set_ylabel("largest Hessian eigenvalue")
