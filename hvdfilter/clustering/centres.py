@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hvdfilter.agreement import Collective
-from hvdfilter.clustering.picks import Picks, apart
+from hvdfilter.clustering.picks import FIRST, Picks, apart
 from hvdfilter.clustering.shares import Share
 from hvdfilter.clustering.spread import FLOOR, Tally, costs, spreads
 from hvdfilter.errors import on_all_ranks
@@ -81,8 +81,9 @@ class Centres:
         rows = torch.cat(picks.gather(self.width, collective))[:, 1:]
         if len(rows) < self.number:
             raise on_all_ranks(
-                f"GradientClusters saw {len(rows)} samples in its first epoch and can't choose "
-                f"{self.number} centres among them: train on more of them, or lower number"
+                f"GradientClusters kept {len(rows)} gradients in its first epoch, {FIRST} of a "
+                f"batch at most, and can't choose {self.number} centres among them: take more "
+                "batches before end_epoch(), or lower number"
             )
         far = apart(self.distances(rows, rows), min(self.number + 1, len(rows)), self.seed)
         at = torch.from_numpy(collective.broadcast(np.array(far, np.int64)))

@@ -16,8 +16,8 @@ from hvdfilter.agreement import Call
 from hvdfilter.clustering import state
 from hvdfilter.clustering.centres import Centres
 from hvdfilter.clustering.layers import build, named
-from hvdfilter.clustering.picks import FIRST, LATER, Picks
-from hvdfilter.clustering.spread import Tally, objective
+from hvdfilter.clustering.picks import EVERY, FIRST, Picks
+from hvdfilter.clustering.spread import Tally, objective, shares
 from hvdfilter.errors import on_all_ranks
 from hvdfilter.scoring.grad_norm.attachment import Attachment
 from hvdfilter.world import World, current
@@ -30,6 +30,11 @@ class EpochClusters:
     sizes: int64 [number], samples assigned to each cluster. scatter: float64 [number], sums of
     their squared distances to the centre. squares: the sum of all squared gradient norms.
     objective: see `spread.py`. exchanged: the cluster given up for another centre, -1 if none.
+    shares: float64 [number], which part of the next epoch's draws is best taken from each cluster,
+    `(N_k / N + sqrt(N_k S_k) / sum_j sqrt(N_j S_j)) / 2`; a draw from cluster k weighs
+    `N_k / (N share_k)`, so that the mean gradient stays what it is. Half goes by size because
+    gradients change until they are drawn: the variance is then at most twice that of uniform
+    draws, whatever the samples of a cluster have come to be.
     """
 
     sizes: Tensor
@@ -37,6 +42,7 @@ class EpochClusters:
     squares: float
     objective: float
     exchanged: int
+    shares: Tensor
 
 
 class GradientClusters(Attachment):
@@ -67,6 +73,8 @@ class GradientClusters(Attachment):
     be clustered: everything but Linear, Conv1d/2d/3d, LayerNorm, RMSNorm, GroupNorm, InstanceNorm
     and BatchNorm in eval mode.
     """
+
+    distances: Tensor  # [B], squared, of the samples assigned last to their centres
 
     otherwise = ", or name the other layers by layers=[...]"
 
@@ -107,7 +115,8 @@ class GradientClusters(Attachment):
         weight: [B], for a loss `sum_i weight_i l_i / count`, none of them zero. count: the loss's
         divisor, by default the batch size; give the number of rows not ignored, where some are,
         and divide by the loss scale under a gradient scaler. To be called once after a backward;
-        raises InputError where there was none.
+        raises InputError where there was none. `distances` then has the squared distances [B] to
+        the centres; to 0 in the first epoch.
         """
         squares = self._ledger.total()
         samples = squares.shape[0]
@@ -116,15 +125,16 @@ class GradientClusters(Attachment):
         self._tally = self._tally.to(squares.device)
         if self._centres.table is None:
             cluster = torch.zeros(samples, dtype=torch.int64, device=squares.device)
-            misfit = squares
+            misfit = self.distances = squares
             self._tally += Tally.opening(squares, self.number)
         else:
             distances, terms = self._centres.terms(squares, scale)
             cluster = terms[:, :-1].argmin(dim=1)
-            misfit = (distances / self._centres.sigma.to(squares)).gather(1, cluster[:, None])
+            self.distances = distances.gather(1, cluster[:, None]).flatten()
+            misfit = self.distances / self._centres.sigma.to(squares)[cluster]
             self._tally += Tally.of(squares, distances, terms, cluster)
             self._add_up(cluster, scale)
-        self._keep(scale, misfit.flatten())
+        self._keep(scale, misfit)
         self._steps += 1
         self.reset()
         return cluster
@@ -155,8 +165,9 @@ class GradientClusters(Attachment):
         self._epoch += 1
         self._begin()
         return EpochClusters(
-            tally.sizes.long(), tally.scatter, float(tally.squares), found, exchanged
-        )
+            tally.sizes.long(), tally.scatter, float(tally.squares), found, exchanged,
+            shares(tally.sizes, tally.scatter),
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Tensor]:
         """Collective. All that is needed to go on, as plain tensors; save rank 0's.
@@ -210,16 +221,19 @@ class GradientClusters(Attachment):
 
     def _pick(self, samples: int) -> list[int]:
         """Samples of a batch of this size of which to keep the gradients."""
-        wanted = min(samples, FIRST if self._centres.table is None else LATER)
+        wanted = FIRST if self._centres.table is None else int(self._steps % EVERY == 0)
+        wanted = min(samples, wanted)
         # Batches may be in an order of the sampler's, so it is not always the same places.
         start = (self._steps * 2654435761 + self.seed) % max(samples, 1)
         return [(start + i * samples // wanted) % samples for i in range(wanted)]
 
     def _keep(self, scale: Tensor, misfit: Tensor) -> None:
         picked = self._pick(len(scale))
+        if not picked:
+            return
         rows = torch.zeros(len(picked), self._centres.width, dtype=self._centres.dtype)
         for share in self._shares:
             part = share.picks(scale[picked, None])
-            if picked and part is not None:
+            if part is not None:
                 rows[:, share.columns] = part.cpu()
         self._picks.add(rows, misfit[picked])

@@ -15,8 +15,8 @@ from hvdfilter.agreement import Collective
 
 # Candidates of all ranks for each centre: enough to meet groups of some percent of the samples.
 CANDIDATES = 8
-# Samples kept of a batch: before there are centres, and after.
-FIRST, LATER = 4, 1
+# Samples kept of a batch before there are centres; after, one in as many batches.
+FIRST, EVERY = 8, 2
 # Candidates that each step of the choice looks at, as public k-means++ does: 2 + ln 16.
 LOOKS = 5
 

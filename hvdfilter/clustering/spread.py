@@ -45,6 +45,13 @@ def spreads(sizes: Tensor, scatter: Tensor, floor: float, old: Tensor) -> Tensor
     return torch.where((sizes > 0) & (fresh > 0), fresh, old)
 
 
+def shares(sizes: Tensor, scatter: Tensor) -> Tensor:
+    """Which part of the draws to take from each cluster: half by size, half by spread."""
+    spread = (sizes * scatter.clamp(min=0)).sqrt()
+    by_size = sizes / sizes.sum()
+    return (by_size + (spread / spread.sum() if spread.sum() > 0 else by_size)) / 2
+
+
 @dataclass(frozen=True)
 class Tally:
     """What an epoch's samples add up to, over all ranks; M clusters and one more centre on trial.

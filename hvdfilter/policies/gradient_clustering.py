@@ -1,21 +1,21 @@
 """Gradient clustering: batches draw in turn from clusters of like gradients, so they vary less.
 
 Faghri, Duvenaud, Fleet, Ba, "A Study of Gradient Variance in Deep Learning", 2020,
-arXiv:2007.04532. With draws="equal", as there, each of M clusters gives as many draws, and a sample
-of a cluster of N_k among N weighs M N_k / N. The mean over a batch is, in expectation, the mean
-over the set, and what the clusters differ by does not add to its variance. A sample of a small
-cluster is drawn often at a small weight, one of a large cluster rarely at a large one: as long as
-the large one is of samples that are still alike. Clusters are as old as the samples' last batch,
-and in training they are not: a sample whose gradient has grown since then, at a weight of ten,
-throws the training off.
+arXiv:2007.04532. A cluster k of N_k samples among N gives a share q_k of the draws, and its samples
+weigh N_k / (N q_k): the mean over a batch is, in expectation, the mean over the set, and what the
+clusters differ by does not add to its variance. There, q_k = 1 / M for M clusters (draws="equal").
 
-So by default, with draws="proportional", a cluster gives draws as its size is, each sample is drawn
-once, and all weigh 1: only their order is new, a batch holding its share of every cluster. Whatever
-the clusters are, this never varies more than uniform draws do.
+In training, clusters are as old as each sample's last batch. A sample of the one large cluster, of
+small gradients, whose own has grown meanwhile then weighs up to M times what it should, and throws
+the training off. So by default, draws="shares", half of the draws are by size, N_k / N, and half by
+spread, sqrt(N_k S_k) with S_k the sum of squared distances to the centre, which would vary least
+with clusters as they are now (Neyman 1934): no weight is above 2, and no variance above twice that
+of uniform draws. draws="proportional" is by size alone: each sample once, all weigh 1, and only the
+order is new, which never varies more than uniform draws do, and seldom much less.
 
 Different from the public code: the samples of a cluster are drawn equally often within the epoch,
 give or take one; the rounds are kept over the batches of all ranks together; and the clusters are
-made by the training pass itself.
+made by the training pass itself (docs/gradient-clustering.md).
 
 Samples that no epoch has clustered yet, as after one that ended early, are a cluster of their own.
 """
@@ -37,7 +37,7 @@ from hvdfilter.policies.base import Plan, Policy, View, check_keep
 from hvdfilter.policies.registry import register
 from hvdfilter.policies.uniform import budget
 
-DRAWS = ("proportional", "equal")
+DRAWS = ("shares", "proportional", "equal")
 
 
 @register
@@ -45,27 +45,28 @@ DRAWS = ("proportional", "equal")
 class GradientClustering(Policy):
     """Draw from the clusters of per-sample gradients in turn, weighed to be unbiased.
 
-    clusters: how many. draws: of each cluster, "proportional" to its size, or "equal". keep: draws
-    an epoch, as a fraction of the samples; with 1, as many as there are samples. The first two
+    clusters: how many. draws: of each cluster, half by size and half by spread ("shares"),
+    "proportional" to its size, or "equal". keep: draws an epoch, as a fraction of the samples; with
+    1, as many as there are samples. The first two
     epochs train everything: the first makes the centres, the second finds who is near them.
 
     Clusters are those of `hf.GradientClusters(model, clusters)`, given after each backward as
-    filt.observe(ids, cluster=...); `hvdfilter train` does so.
+    filt.observe(ids, cluster=..., distance=clusters.distances), the latter for draws="shares";
+    `hvdfilter train` does so.
 
     Cost: a backward that is up to 1.5 times as long; one allreduce of the centres, a histogram and
     three small allreduces an epoch; 10 bytes a sample on every rank. Helps where the set holds many
     samples that are alike; where it holds none, clusters explain little of the variance. On digits
-    draws="equal" had 3 to 10 times the variance of uniform draws, and lost 38 points of accuracy in
-    the epoch that began it (`hvdfilter train --variance 24`).
+    (`hvdfilter train --variance 24`, one run) "shares" had 0.2 to 0.6 of the variance of uniform
+    draws from the fifth epoch on, "proportional" 0.6 to 1.6; "equal" 2 to 10 times as much, and it
+    lost 56 points of accuracy in the epoch that began it.
     """
 
     name: ClassVar[str] = "gradient-clustering"
     source: ClassVar[str] = "Faghri et al. 2020, arXiv:2007.04532"
     cost: ClassVar[str] = "clustering in the backward, 1 histogram"
-    columns: ClassVar[tuple[Field, ...]] = (last_own("cluster", "<i4", -1),)  # type: ignore[assignment]
-    own_scores: ClassVar[Mapping[str, str]] = {"cluster": "hf.GradientClusters(model)"}
     clusters: int = 16
-    draws: str = "proportional"
+    draws: str = "shares"
     keep: float = 1.0
 
     def __post_init__(self) -> None:
@@ -78,8 +79,19 @@ class GradientClustering(Policy):
 
         if self.draws not in DRAWS:
             raise InputError(
-                f"policy {self.name!r}: draws={self.draws!r} must be {' or '.join(DRAWS)}"
+                f"policy {self.name!r}: draws={self.draws!r} must be {', '.join(DRAWS)}"
             )
+
+    @property
+    def columns(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The last cluster, and where the draws are by spread the last squared distance."""
+        fields = last_own("cluster", "<i4", -1), last_own("distance", "<f4", np.inf)
+        return fields if self.draws == "shares" else fields[:1]
+
+    @property
+    def own_scores(self) -> Mapping[str, str]:  # type: ignore[override]
+        """What makes them."""
+        return {field.name: "hf.GradientClusters(model)" for field in self.columns}
 
     def plan(self, view: View) -> Plan:
         """Draws of each cluster, even among its samples."""
@@ -97,7 +109,8 @@ class GradientClustering(Policy):
         here = sizes > 0
         if sizes[-1] or np.count_nonzero(here) < 2:  # another rank has refused; or all are alike
             return view.everything()
-        each = self._draws(sizes, budget(self.keep, view.num_samples))
+        by_spread = self._spreads(view, stratum, sizes) if self.draws == "shares" else None
+        each = self._draws(sizes, budget(self.keep, view.num_samples), by_spread)
         whole, rest = np.divmod(each, np.maximum(sizes, 1))
         chance = view.random_keys(view.epoch)
         once_more = largest(chance, rest, stratum, view.total, view.before)
@@ -113,9 +126,33 @@ class GradientClustering(Policy):
             strata=stratum,
         )
 
-    def _draws(self, sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    def _spreads(
+        self, view: View, stratum: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Collective. sqrt(N_k S_k) of each cluster, up to a factor; the same on all ranks."""
+        distance = view.column("distance")
+        known = np.isfinite(distance)
+        largest = float(view.quantiles("distance", (1.0,))[0])
+        scale = (1 << min(24, 62 - view.num_samples.bit_length())) / largest if largest > 0 else 0.0
+        whole = np.rint(np.where(known, distance, 0).astype(np.float64) * scale).astype(np.int64)
+        sums = np.zeros((2, sizes.size), np.int64)
+        np.add.at(sums[0], stratum, whole)
+        np.add.at(sums[1], stratum, known)
+        scatter, seen = view.total(sums.reshape(-1)).reshape(2, -1)
+        # Samples never observed are as spread as the others of all clusters.
+        mean = scatter.sum() / max(1, seen.sum())
+        squared = np.where(seen > 0, scatter / np.maximum(seen, 1), mean)
+        return sizes.astype(np.float64) * np.sqrt(squared)
+
+    def _draws(
+        self, sizes: NDArray[np.int64], total: int, by_spread: NDArray[np.float64] | None
+    ) -> NDArray[np.int64]:
         """How many draws each cluster gives, of `total` in all or nearly; at least 1."""
         here = sizes > 0
         if self.draws == "equal":
             return np.where(here, max(1, total // int(here.sum())), 0)
-        return np.where(here, np.maximum(1, sizes * total // int(sizes.sum())), 0)
+        each = sizes * total // int(sizes.sum())
+        if by_spread is not None and by_spread.sum() > 0:
+            share = (sizes / sizes.sum() + by_spread / by_spread.sum()) / 2
+            each = np.floor(total * share).astype(np.int64)
+        return np.where(here, np.maximum(1, each), 0)

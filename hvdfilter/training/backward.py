@@ -20,7 +20,7 @@ from hvdfilter.scoring.grad_norm import GradNorm
 from hvdfilter.world import World
 
 # What is made here of `Policy.own_scores`.
-MADE = ("grad_norm", "cluster")
+MADE = ("grad_norm", "cluster", "distance")
 
 
 def own_scores(policy: Policy) -> Mapping[str, str]:
@@ -41,10 +41,10 @@ class Backward:
     """Entered around forward and backward of a step; `scores` are then those of its samples."""
 
     def __init__(self, policy: Policy, model: nn.Module, seed: int, world: World) -> None:
-        own, inner = own_scores(policy), innermost(policy)
-        self._norm = GradNorm(model) if "grad_norm" in own else None
+        self._own, inner = own_scores(policy), innermost(policy)
+        self._norm = GradNorm(model) if "grad_norm" in self._own else None
         self._clusters = None
-        if "cluster" in own:
+        if "cluster" in self._own:
             number = getattr(inner, "clusters", 16)
             self._clusters = GradientClusters(model, number, seed=seed, world=world)
         self._watching = ExitStack()
@@ -70,7 +70,8 @@ class Backward:
             found["grad_norm"] = self._norm.norms(weight)
         if self._clusters is not None:
             found["cluster"] = self._clusters.assign(weight)
-        return found
+            found["distance"] = self._clusters.distances
+        return {name: value for name, value in found.items() if name in self._own}
 
     def end_epoch(self) -> None:
         """Collective. Move the centres of the clusters."""

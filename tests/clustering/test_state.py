@@ -146,7 +146,7 @@ def test_steps_in_a_wrong_order_are_refused() -> None:
     with pytest.raises(InputError, match="weight.1. is 0"):
         clusters.assign(torch.tensor([1.0, 0.0]))
     clusters.assign()
-    with pytest.raises(InputError, match="saw 2 samples in its first epoch.*3 centres"):
+    with pytest.raises(InputError, match="kept 2 gradients in its first epoch.*3 centres"):
         clusters.end_epoch()
 
 

@@ -119,11 +119,51 @@ def test_an_epoch_in_turn_is_saved_in_its_middle_and_goes_on() -> None:
 def test_bad_clusters_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="clusters=1 must be at least 2"):
         make("gradient-clustering", clusters=1)
-    with pytest.raises(InputError, match="draws='even' must be proportional or equal"):
+    with pytest.raises(InputError, match="draws='even' must be one of shares"):
         make("gradient-clustering", draws="even")
     of = np.array([0, 1, 5], np.int32)
     with pytest.raises(InputError, match="sample 2 is in cluster 5, of 4: give hf.GradientCl"):
-        plan(make("gradient-clustering", clusters=4), {"cluster": of}, 1, 2)
+        plan(make("gradient-clustering", clusters=4, draws="equal"), {"cluster": of}, 1, 2)
+
+
+def test_shares_are_half_by_size_and_half_by_spread() -> None:
+    # 90 samples near their centre, 6 and 3 far from theirs, and one that nobody has seen.
+    of = np.repeat([0, 1, 2, -1], [90, 6, 3, 1]).astype(np.int32)
+    distance = np.repeat([0.01, 4.0, 25.0, np.inf], [90, 6, 3, 1]).astype(np.float32)
+    policy = make("gradient-clustering", clusters=3)
+    found = plan_everywhere(policy, {"cluster": of, "distance": distance}, epoch=3, epochs=9)
+    mean = (90 * 0.01 + 6 * 4 + 3 * 25) / 99
+    spread = np.array([90 * 0.1, 6 * 2, 3 * 5, 1 * mean**0.5])
+    share = (np.array([90, 6, 3, 1]) / 100 + spread / spread.sum()) / 2
+    each = np.floor(100 * share).astype(int)
+    assert [int(found.repeats[of == k].sum()) for k in (0, 1, 2, -1)] == each.tolist()
+    for k, draws, size in zip((0, 1, 2, -1), each, (90, 6, 3, 1), strict=True):
+        weight = size / 100 / (draws / each.sum())
+        assert found.weight[(of == k) & found.kept] == pytest.approx(weight, rel=1e-6)
+    assert found.weight.max() <= 2.05  # but for rounding
+
+
+@few
+@given(some_of(-1, 0, 1, 2, 3, 6), st.lists(st.sampled_from([0.0, 0.5, 9.0, 1e6]), min_size=60))
+def test_shares_weigh_no_sample_more_than_twice(
+    clusters: list[float], distances: list[float]
+) -> None:
+    of = np.array(clusters * 5, np.int32)
+    distance = np.resize(np.array(distances, np.float32), of.size)
+    distance[of < 0] = np.inf
+    policy = make("gradient-clustering", clusters=7)
+    found = plan_everywhere(policy, {"cluster": of, "distance": distance}, epoch=3, epochs=9)
+    total = found.repeats.sum()
+    sizes = Counter(of.tolist())
+    if len(sizes) == 1:
+        assert (found.repeats == 1).all()
+        return
+    for cluster, size in sizes.items():
+        draws = int(found.repeats[of == cluster].sum())
+        assert draws >= max(1, size / 2 - 1)
+        weight = Fraction(size, of.size) / Fraction(draws, int(total))
+        mine = (of == cluster) & found.kept
+        assert found.weight[mine] == pytest.approx(float(weight), rel=1e-6)
 
 
 def batch(filt: hf.Filter, ids: torch.Tensor) -> None:
@@ -131,13 +171,13 @@ def batch(filt: hf.Filter, ids: torch.Tensor) -> None:
 
 
 def test_a_batch_that_nobody_clustered_is_named_at_the_next_step() -> None:
-    filt = hf.Filter(8, make("gradient-clustering"), epochs=2)
+    filt = hf.Filter(8, make("gradient-clustering", draws="equal"), epochs=2)
     filt.begin_epoch(0)
     batch(filt, torch.arange(4))
     said = r"needs cluster of every sample.*filt.observe\(ids, cluster=...\).*hf.GradientClusters"
     with pytest.raises(InputError, match=said):
         batch(filt, torch.arange(4, 8))
-    filt = hf.Filter(8, make("gradient-clustering"), epochs=2)
+    filt = hf.Filter(8, make("gradient-clustering", draws="equal"), epochs=2)
     filt.begin_epoch(0)
     batch(filt, torch.arange(8))
     with pytest.raises(InputError, match=said):
@@ -145,7 +185,7 @@ def test_a_batch_that_nobody_clustered_is_named_at_the_next_step() -> None:
 
 
 def test_what_is_observed_must_be_of_the_last_batch() -> None:
-    filt = hf.Filter(8, make("gradient-clustering"), epochs=2)
+    filt = hf.Filter(8, make("gradient-clustering", draws="equal"), epochs=2)
     filt.begin_epoch(0)
     with pytest.raises(InputError, match="call it once after each filt.loss"):
         filt.observe(torch.arange(4), cluster=torch.zeros(4))

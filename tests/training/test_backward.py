@@ -48,7 +48,8 @@ def test_grand_notes_the_norm_of_each_samples_own_gradient(tmp_path: Path) -> No
 
 
 def test_clusters_are_those_that_a_watcher_of_the_same_training_finds(tmp_path: Path) -> None:
-    of = trainer(tmp_path, make("gradient-clustering", clusters=3), batch_size=16)
+    policy = make("gradient-clustering", clusters=3, draws="proportional")
+    of = trainer(tmp_path, policy, batch_size=16)
     run(of, 2)
     cluster = of.filter.book.column("cluster")
     assert set(cluster.tolist()) <= {0, 1, 2} and len(set(cluster.tolist())) > 1
@@ -64,7 +65,7 @@ def test_clusters_are_those_that_a_watcher_of_the_same_training_finds(tmp_path: 
 
 def test_a_run_cut_off_after_the_centres_were_made_goes_on_with_them(tmp_path: Path) -> None:
     def of(name: str, resume: bool = False) -> Trainer:
-        policy = make("gradient-clustering", clusters=3, draws="equal")
+        policy = make("gradient-clustering", clusters=3)
         return trainer(tmp_path, policy, batch_size=16, name=name, resume=resume)
 
     whole, cut = of("whole"), of("cut")
