@@ -246,7 +246,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fractions", nargs="+", type=_fraction, default=[0.3, 0.5])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
     parser.add_argument("--set", nargs="+", default=[], metavar="POLICY.OPTION=VALUE")
-    parser.add_argument("--worker", type=_worker, default=(0, 1), metavar="I/N")
+    parser.add_argument("--worker", type=results.worker, default=(0, 1), metavar="I/N")
     parser.add_argument("--runs", type=Path, default=Path("runs", "accuracy"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--table", action="store_true", help="run nothing, write the tables")
@@ -268,13 +268,6 @@ def _fraction(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no fraction to hide, such as 0.3")
     return value
-
-
-def _worker(text: str) -> tuple[int, int]:
-    worker, _, workers = text.partition("/")
-    if not (worker.isdecimal() and workers.isdecimal() and int(worker) < int(workers)):
-        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N - 1")
-    return int(worker), int(workers)
 
 
 def _given(words: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ short is no run. The tables are made anew from all lines whenever they are asked
 
 from __future__ import annotations
 
+import argparse
 import csv
 import fcntl
 import json
@@ -78,6 +79,14 @@ class Store:
         line = json.dumps({"recipe": self.recipe, **row}) + "\n"
         self._file.write(line.encode())
         self._file.flush()
+
+
+def worker(text: str) -> tuple[int, int]:
+    """Which worker of how many: `--worker I/N`."""
+    number, _, workers = text.partition("/")
+    if not (number.isdecimal() and workers.isdecimal() and int(number) < int(workers)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N - 1")
+    return int(number), int(workers)
 
 
 def policy_key(policy: str, options: Row, seed: int) -> str:

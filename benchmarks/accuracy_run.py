@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,20 +178,46 @@ def _train(
     total: int | None,
 ) -> dict[str, Any]:
     """Run it and sum up the records of its epochs."""
-    started, worked = time.perf_counter(), time.process_time()
     whole = recipe.config(seed)
-    config = recipe.config(seed, epochs)
-    with tempfile.TemporaryDirectory() as folder:
-        config.runs, config.name = Path(folder), "run"
-        run = _Run(config, world, sets, policy, total, whole.warmup / whole.epochs)
-        watch = Watch()  # not entered: a kill ends the process, and the run is run again
-        records = [run.run_epoch(watch, lambda *_: None) for _ in range(epochs)]
-    wall, cpu = time.perf_counter() - started, time.process_time() - worked
+    share = whole.warmup / whole.epochs
+    done = run(recipe.config(seed, epochs), sets, world, policy, total, share)
     return (
-        summary(records, recipe.batch_size)
-        | {"wall": split(records, wall, "")}
-        | {"cpu": split(records, cpu, "cpu ")}
+        summary(done.records, recipe.batch_size)
+        | {"wall": split(done.records, done.wall, "")}
+        | {"cpu": split(done.records, done.cpu, "cpu ")}
     )
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run. network: images -> logits; wall, cpu: seconds in all."""
+
+    records: list[dict[str, Any]]
+    network: torch.nn.Module
+    wall: float
+    cpu: float
+
+
+def run(
+    config: TrainConfig,
+    sets: Sets,
+    world: World,
+    policy: policies.Policy,
+    total: int | None = None,
+    warmup_share: float = 0.0,
+) -> Done:
+    """Train as `config` says, over open sets; nothing of it is left on disk.
+
+    total: steps over which the schedule is stretched, of which `warmup_share` are warm-up.
+    """
+    started, worked = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(config, runs=Path(folder), name="run")
+        trainer = _Run(config, world, sets, policy, total, warmup_share)
+        watch = Watch()  # not entered: a kill ends the process, and the run is run again
+        records = [trainer.run_epoch(watch, lambda *_: None) for _ in range(config.epochs)]
+    wall, cpu = time.perf_counter() - started, time.process_time() - worked
+    return Done(records, torch.nn.Sequential(trainer.prepare, trainer.model), wall, cpu)
 
 
 def summary(records: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:

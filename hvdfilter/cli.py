@@ -1,4 +1,4 @@
-"""The command line: `hvdfilter train | compare | score | variance | robustness | report | ...`.
+"""The command line: `hvdfilter train | compare | score | variance | robustness | ...`.
 
 It parses, calls the library, and turns errors into one sentence and an exit code. The options of
 `train` and `compare` are the fields of `TrainConfig`; a `--config` YAML file takes the same names.
@@ -83,6 +83,13 @@ def _parser() -> ArgumentParser:
     robustness.add_argument("--seed", type=int, default=0, help="of their random starts")
     variance = add("variance", "Show how much the gradient varied in runs that measured it.")
     variance.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
+    sharpness = add("sharpness", "Find the largest Hessian eigenvalue of finished runs.")
+    sharpness.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
+    sharpness.add_argument("--limit", type=int, default=None, help="only the first samples")
+    sharpness.add_argument("--landscape", action="store_true", help="draw the loss around them")
+    sharpness.add_argument("--points", type=int, default=21, help="of the picture on each side")
+    sharpness.add_argument("--span", type=float, default=1.0, help="of it, in sizes of the weights")
+    sharpness.add_argument("--seed", type=int, default=0, help="of the start and the directions")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
     report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
     add("launch", "Run mpirun or the like so that warnings become checkpoints: launch COMMAND.")
@@ -161,6 +168,21 @@ def _variance(options: Namespace) -> int:
     return 0
 
 
+def _sharpness(options: Namespace) -> int:
+    from hvdfilter.report import sharpness
+    from hvdfilter.report.figure import blank
+    from hvdfilter.training.sharp_run import Picture, measure_runs
+
+    picture = Picture(options.points, options.span) if options.landscape else None
+    if picture is not None:
+        blank(1, 1)  # refused before hours of work, not after
+    results = measure_runs(options.runs, picture, options.limit, options.seed)
+    sharpness.sharpness_table(results)
+    if picture is not None and (path := sharpness.draw_landscapes(results)) is not None:
+        print(path)
+    return 0
+
+
 def _report(options: Namespace) -> int:
     from hvdfilter.report.page import write_page
 
@@ -187,6 +209,7 @@ _COMMANDS = {
     "score": _score,
     "robustness": _robustness,
     "variance": _variance,
+    "sharpness": _sharpness,
     "report": _report,
     "policies": _policies,
     "doctor": _doctor,

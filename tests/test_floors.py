@@ -21,7 +21,7 @@ FLOORS = (
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies", "robust"},
     {"world"},
-    {"filter", "losses", "clustering"},
+    {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
     {"report", "doctor"},

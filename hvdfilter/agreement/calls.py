@@ -43,6 +43,8 @@ class Call(IntEnum):
     CLUSTERS_STATE_DICT = 17
     CLUSTERS_LOAD = 18
     FEATURE_SCORES = 19
+    LARGEST_EIGENVALUE = 20
+    LANDSCAPE = 21
 
     @property
     def label(self) -> str:

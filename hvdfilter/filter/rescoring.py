@@ -6,12 +6,14 @@ Nothing here communicates, and nothing of the model is changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from hvdfilter.errors import InputError
+from hvdfilter.models.modes import eval_mode
 
 # What a user's function makes of a batch: (ids, logits, labels), or (ids, losses) with a mapping of
 # more scores behind them or none.
@@ -44,18 +46,12 @@ def rescore(
     raise it.
     """
     error: Exception | None = None
-    modes = [] if model is None else [(part, part.training) for part in model.modules()]
-    if model is not None:
-        model.eval()
-    with torch.no_grad():
+    with nullcontext() if model is None else eval_mode(model), torch.no_grad():
         try:
             for batch in batches:
                 _note(_forward(model, batch, device) if step is None else step(batch), observer)
         except Exception as refused:
             error = refused
-        finally:
-            for part, training in modes:
-                part.training = training
         if device.type == "cuda":
             torch.cuda.synchronize()  # so that the pass pays for its own kernels
     return error

@@ -24,7 +24,7 @@ def robustness_tables(
             "largest perturbation survived", title=f"{norm}, black 0, white 1", title_justify="left"
         )
         for result in results:
-            shown.add_column(f"{result.run.name} ({result.policy})", justify="right")
+            shown.add_column(result.label, justify="right")
         rows = [
             ("median", [_number(result.median(norm)) for result in results]),
             ("mean", [_number(result.mean(norm)) for result in results]),

@@ -12,6 +12,7 @@ from hvdfilter import scoring
 from hvdfilter.data import Normalize
 from hvdfilter.errors import InputError
 from hvdfilter.filter.observing import name_ids
+from hvdfilter.models.modes import eval_mode
 from hvdfilter.world import World
 
 
@@ -23,11 +24,9 @@ def evaluate(
     Runs in eval mode without gradients and leaves the model in the mode it was in. Correct
     answers are counted in integers, so the accuracy does not depend on the number of ranks.
     """
-    training = model.training
-    model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     counts = torch.zeros(2, dtype=torch.int64, device=world.device)
-    with world.collective.errors_shared(), torch.no_grad():
+    with world.collective.errors_shared(), eval_mode(model), torch.no_grad():
         for ids, x, y in loader:
             x, y = x.to(world.device), y.to(world.device)
             try:
@@ -38,7 +37,6 @@ def evaluate(
             loss += scores.loss.double().sum()
             counts[0] += scores.correct.sum()
             counts[1] += len(y)
-    model.train(training)
     correct, total = world.collective.allreduce(counts.cpu().numpy(), "sum")
     whole = world.collective.allreduce(np.array([loss.item()]), "sum")[0]
     return float(whole / total), float(correct / total)

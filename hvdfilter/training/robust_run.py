@@ -17,22 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdfilter import models
-from hvdfilter.data import Images, Normalize, open_dataset
+from hvdfilter.data import Images, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.robust import Attack, smallest_radius
 from hvdfilter.robust.attack import SEARCHED
 from hvdfilter.robust.norms import known
 from hvdfilter.training import ring
-from hvdfilter.training.checkpoints import finished
-from hvdfilter.training.record import recorded
-from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.finished import BATCH, dealt, open_run, refuse_different_data
 from hvdfilter.world import World
 
 FILE = "robustness.json"
-# Images a rank attacks at once. Batches are cut by this number and dealt out whole, so that an
-# image meets the same neighbours, and gets the same radius, on any number of ranks.
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class Robustness:
     """
 
     run: Path
-    policy: str
+    label: str
     data: str
     radii: dict[str, NDArray[np.float64]]
 
@@ -78,40 +72,23 @@ def measure_runs(
     with world.collective.errors_shared():
         for norm in norms:
             known(norm, SEARCHED, "norm to search in")
-        sets = {run: recorded(read_config(run), "data", "data", run) for run in runs}
-        first = runs[0]
-        for run in runs:
-            if sets[run] != sets[first]:
-                raise InputError(
-                    f"{run} was trained on {sets[run]} and {first} on {sets[first]}: radii of "
-                    "different data cannot be compared"
-                )
+    refuse_different_data(runs, "radii", world)
     return [_measure(run, norms, how, limit, world) for run in runs]
 
 
 def _measure(
     run: Path, norms: Sequence[str], how: Attack, limit: int | None, world: World
 ) -> Robustness:
+    finished = open_run(run, world)
     with world.collective.errors_shared():
-        config = read_config(run)
-        data = recorded(config, "data", "data", run)
-        architecture = recorded(config, "model", "architecture", run)
-        trained = open_dataset(data, train=True, limit=config["limit"])
-        images = open_dataset(data, train=False, limit=limit, like=trained)
-        channels, height, _ = trained.shape
-        model = models.make(architecture, channels, trained.num_classes, height)
-    state = finished(run, world).state
-    with world.collective.errors_shared():
-        model.load_state_dict(state["model"])
-        prepare = Normalize(trained.mean, trained.std)
-        network = torch.nn.Sequential(_Pixels(), prepare, model).to(world.device).eval()
-        network.requires_grad_(False)
+        images = open_dataset(finished.data, train=False, limit=limit, like=finished.train_set)
+        network = torch.nn.Sequential(_Pixels(), finished.network).requires_grad_(False)
         mine = _attacked(network, images, norms, how, world)
     radii = {norm: _joined(mine[norm], len(images), world) for norm in norms}
-    result = Robustness(run, str(config["policy"]), data, radii)
+    result = Robustness(run, finished.label, finished.data, radii)
     with world.collective.errors_shared():
         if world.rank == 0:
-            _write(result, how, state["epoch"])
+            _write(result, how, finished.state["epoch"])
     return result
 
 
@@ -127,8 +104,7 @@ def _attacked(
 ) -> dict[str, NDArray[np.float64]]:
     """The radii of this rank's batches, NaN for samples of other ranks."""
     radii = {norm: np.full(len(images), np.nan) for norm in norms}
-    for start in range(world.rank * BATCH, len(images), world.size * BATCH):
-        ids = np.arange(start, min(start + BATCH, len(images)))
+    for ids in dealt(len(images), world):
         x, y = images.batch(ids)
         x, y = x.to(world.device).float() / 255, y.to(world.device)
         for norm in norms:

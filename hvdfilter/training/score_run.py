@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdfilter import models, scoring
+from hvdfilter import scoring
 from hvdfilter.agreement import ScoreBook
-from hvdfilter.data import Images, Normalize, make_loader, open_dataset
+from hvdfilter.data import Images, make_loader, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.features import head
 from hvdfilter.features.collect import Collector
@@ -25,9 +25,7 @@ from hvdfilter.filter.state import columns_of
 from hvdfilter.policies import score_file
 from hvdfilter.policies.feature_filter import SCORES
 from hvdfilter.training import ring
-from hvdfilter.training.checkpoints import finished
-from hvdfilter.training.record import recorded
-from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.finished import open_run
 from hvdfilter.world import World
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
@@ -46,35 +44,26 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
     `run` is no finished run.
     """
     world = ring.start()
+    finished = open_run(run, world)
     with world.collective.errors_shared():
-        config = read_config(run)
-        own = recorded(config, "data", "data", run)
-        architecture = recorded(config, "model", "architecture", run)
-        trained = open_dataset(own, train=True, limit=config["limit"])
-        images = trained
+        images = finished.train_set
         if data is not None:  # normalised as the model has learnt to see
-            images = open_dataset(data, train=True, limit=limit, like=trained)
+            images = open_dataset(data, train=True, limit=limit, like=images)
         elif limit is not None:
             raise InputError("limit says how much to score of another set: give data too")
-        channels, height, _ = trained.shape
-        model = models.make(architecture, channels, trained.num_classes, height)
-    state, rows = finished(run, world)
-    model.load_state_dict(state["model"])
-    prepare = Normalize(trained.mean, trained.std)
-    forward = torch.nn.Sequential(prepare, model).to(world.device).eval()
-    book, features = _scored(forward, images, config, world)
+    book, features = _scored(finished.network, images, finished.config, world)
     columns = {name: book.column(name) for name in COLUMNS} | features
     columns["el2n"] = columns["grad_norm"]
     if data is None:
-        columns |= _noted(rows, book)
+        columns |= _noted(finished.rows, book)
     path = run / (FILE if data is None else f"scores-of-{_plain(data)}.parquet")
     made = {
-        "model": architecture,
-        "data": data or own,
+        "model": finished.architecture,
+        "data": data or finished.data,
         "run": run.name,
-        "trained_on": own,
-        "epochs": state["epoch"],
-        "seeds": [config["seed"]],
+        "trained_on": finished.data,
+        "epochs": finished.state["epoch"],
+        "seeds": [finished.config["seed"]],
         "torch": torch.__version__,
     }
     labels = images.labels[book.start : book.start + book.length]

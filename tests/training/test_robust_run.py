@@ -69,7 +69,7 @@ def test_the_radii_of_a_linear_model_are_its_true_ones(
 
 def test_the_summary_says_what_the_radii_are(tmp_path: Path) -> None:
     radii = {"l2": np.array([0.0, 0.2, 0.4, np.inf])}
-    result = Robustness(tmp_path, "full", DATA, radii)
+    result = Robustness(tmp_path, "x (full)", DATA, radii)
     assert [result.survived("l2", r) for r in (0, 0.2, 0.3, 9)] == [0.75, 0.5, 0.5, 0.25]
     assert result.median("l2") == 0.2 and result.mean("l2") == pytest.approx(0.2)
 
