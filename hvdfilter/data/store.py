@@ -21,9 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 
 _MAGIC = b"hvdfblob"
+_WHAT = "the cache for a large data set"
+_REMEDY = "set HVDFILTER_DATA_CACHE to a folder with room for it"
 
 
 class Rows:
@@ -108,12 +111,9 @@ def store(images: Iterable[bytes], identity: str, rows: Rows) -> Stored:
             if not path.exists():
                 # Named by what may write at once: a draft that a killed job left is overwritten.
                 writer = os.uname().nodename + ("" if alone else f".{os.getpid()}")
-                _write(path, path.with_suffix(f".{writer}.part"), images)
+                _write(path, writer, images)
     except OSError as error:
-        raise InputError(
-            f"{folder}: the cache for a large data set cannot be written "
-            f"({error.strerror or error}); set HVDFILTER_DATA_CACHE to a folder with room for it."
-        ) from error
+        raise files.unwritable(folder, error, _WHAT, _REMEDY) from error
     return Stored(path, rows)
 
 
@@ -123,19 +123,14 @@ def _cache_folder() -> Path:
     return Path(named or Path(home, "hvdfilter")).expanduser()
 
 
-def _write(path: Path, draft: Path, images: Iterable[bytes]) -> None:
-    """Written under another name first, so that the file is either whole or not there."""
+def _write(path: Path, writer: str, images: Iterable[bytes]) -> None:
     offsets = [0]
-    try:
-        with open(draft, "wb") as file:
-            for image in images:
-                file.write(image)
-                offsets.append(offsets[-1] + len(image))
-            file.write(np.array(offsets, "<i8").tobytes())
-            file.write(np.array([len(offsets) - 1], "<i8").tobytes() + _MAGIC)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with files.replacing(path, _WHAT, _REMEDY, writer) as file:
+        for image in images:
+            file.write(image)
+            offsets.append(offsets[-1] + len(image))
+        file.write(np.array(offsets, "<i8").tobytes())
+        file.write(np.array([len(offsets) - 1], "<i8").tobytes() + _MAGIC)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ only the row groups whose ids meet its own block. It never decides what a field 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hvdfilter import files
 from hvdfilter.agreement import Blocks, Collective
 from hvdfilter.data.arrow import pyarrow_module, reading
 from hvdfilter.errors import InputError
@@ -29,6 +30,7 @@ GROUP = 1 << 17
 #: Fields that a run notes over several epochs, and that static policies choose by.
 AGGREGATES = ("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc")
 _KEY = b"hvdfilter"
+_WHAT = "score file"
 _REMEDY = "make it again with `hvdfilter score RUN`"
 
 Columns = dict[str, NDArray[Any]]
@@ -120,15 +122,13 @@ class _Writer:
         pyarrow = pyarrow_module()
         import pyarrow.parquet as pq
 
-        self._path, self._aside = path, path.with_suffix(".writing")
+        self._path, self._open = path, ExitStack()
         said = {"format": FORMAT, "hvdfilter": __version__, **made}
         columns = [("id", pyarrow.int64())]
         columns += [(name, pyarrow.from_numpy_dtype(a.dtype)) for name, a in held.items()]
         self._schema = pyarrow.schema(columns, metadata={_KEY: json.dumps(said).encode()})
-        try:
-            self._file = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
-        except OSError as failed:
-            raise self._error(failed) from None
+        file = self._open.enter_context(files.replacing(path, _WHAT))
+        self._file = pq.ParquetWriter(file, self._schema, compression="zstd")
 
     def add(self, first: int, rows: Columns) -> Exception | None:
         """One row group, of the ids from `first` on."""
@@ -137,24 +137,19 @@ class _Writer:
         try:
             self._file.write_table(table, row_group_size=len(ids))
         except OSError as failed:
-            return self._error(failed)
+            return files.unwritable(self._path, failed, _WHAT)
         return None
 
     def close(self, failed: Exception | None) -> Exception | None:
         """Put the file in its place, unless something has `failed`."""
         try:
-            self._file.close()
-            if failed is None:
-                os.replace(self._aside, self._path)
-            else:
-                self._aside.unlink()
-        except OSError as error:
-            return failed or self._error(error)
-        return failed
-
-    def _error(self, failed: OSError) -> InputError:
-        reason = os.strerror(failed.errno) if failed.errno else str(failed)
-        return InputError(f"score file {self._path} cannot be written ({reason})")
+            with self._open:
+                self._file.close()
+                if failed is not None:
+                    raise failed
+        except InputError as error:
+            return failed or error
+        return None
 
 
 def _at_first(part: NDArray[Any], collective: Collective) -> NDArray[Any]:

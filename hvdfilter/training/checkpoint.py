@@ -7,7 +7,6 @@ the others receive the bytes. A file is complete or absent: it is written aside,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 from hvdfilter.world import World
 
@@ -29,15 +29,10 @@ def write(path: Path, state: Mapping[str, Any], world: World) -> None:
         tensors: dict[str, torch.Tensor] = {}
         text = json.dumps(_outline(state, "", tensors))
         data = save(tensors, metadata={"format": FORMAT, "outline": text})
-        aside = path.with_suffix(".writing")
         try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as failed:
-            error = InputError(f"checkpoint {path} cannot be written: {failed.strerror}")
+            files.write(path, data, "checkpoint")
+        except InputError as failed:
+            error = failed
     world.collective.share_error(error)
 
 

@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from hvdfilter.errors import InputError
+from hvdfilter.training.run_folder import check_name
+
+# Beyond these, numbers overflow where torch and MPI count; a seed has an epoch added to it.
+MOST = {
+    "epochs": 2**31 - 1,
+    "batch_size": 2**31 - 1,
+    "workers": 4096,
+    "seed": 2**63 - 1,
+    "limit": 2**63 - 1,
+    "variance": 2**31 - 1,
+}
 
 
 @dataclass
@@ -68,6 +79,11 @@ class TrainConfig:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit} must be at least 1 sample")
+        for option, most in MOST.items():
+            if (getattr(self, option) or 0) > most:
+                raise InputError(f"{option}={_short(getattr(self, option))} must be at most {most}")
+        if self.name is not None:
+            check_name(self.name)
         budget = self.budget_seconds
         if budget is not None and not (budget > 0 and math.isfinite(budget)):
             raise InputError(f"budget_seconds={budget} must be positive")
@@ -97,3 +113,8 @@ class TrainConfig:
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
         }
+
+
+def _short(number: int) -> str:
+    """A number as a sentence can hold it."""
+    return str(number) if number < 10**20 else "(more than twenty digits)"

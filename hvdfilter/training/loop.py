@@ -247,7 +247,8 @@ class Trainer:
     def _resume(self) -> None:
         exists = np.array([self.folder.checkpoint.exists()], np.int64)
         if not self.world.collective.broadcast(exists)[0]:
-            return  # a new run, or one that ended before its first checkpoint
+            self.folder.forget_after(0)  # of a run that ended before its first checkpoint
+            return
         state = checkpoint.read(self.folder.checkpoint, self.world)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -147,7 +147,8 @@ class Record:
     def _resume(self) -> None:
         world = self.filter.world
         if not world.collective.broadcast(np.array([self.folder.checkpoint.exists()], np.int64))[0]:
-            return  # a new run, or one that ended before its first checkpoint
+            self.folder.forget_after(0)  # of a run that ended before its first checkpoint
+            return
         state = checkpoint.read(self.folder.checkpoint, world)
         self.model.load_state_dict(state["model"])
         if self.optimizer is not None:
