@@ -9,7 +9,7 @@ import pytest
 
 from hvdfilter import files
 from hvdfilter.errors import InputError
-from tests.no_room import no_room
+from tests.limits import no_room
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from hvdfilter import files
 from hvdfilter.agreement import Blocks, Collective
-from hvdfilter.data.arrow import pyarrow_module, reading
+from hvdfilter.data.arrow import pyarrow_module, reading, unpacked
+from hvdfilter.data.limits import SLACK
 from hvdfilter.errors import InputError
 from hvdfilter.version import __version__
 
@@ -173,6 +174,14 @@ def _block(
                 "the scores of this set"
             )
         wanted = ("id", "label", *names)
+        # Its rows are as many as the set's, so each column has its place in memory already.
+        most = 16 * number + SLACK
+        for name in wanted:
+            if (bytes_ := unpacked(file, name)) > most:
+                raise InputError(
+                    f"{path}: its {name!r} unpacks to {bytes_} bytes for {number} samples, so it "
+                    f"is damaged: {_REMEDY}"
+                )
         # The empty table gives every column its type on a rank that owns no sample.
         tables = [schema.empty_table()]
         for group in range(file.num_row_groups):

@@ -18,7 +18,7 @@ from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.run_folder import RunFolder, check_name, read_config, read_metrics
 from hvdfilter.training.start import train
 from hvdfilter.world import World
-from tests.no_room import no_room
+from tests.limits import no_room
 
 ALONE = World(0, 1, 0, torch.device("cpu"), SoloCollective())
 OPTIONS = {"data": "digits", "model": "cnn", "policy": "full", "epochs": 2, "lr": 0.1}
