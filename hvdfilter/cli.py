@@ -6,15 +6,18 @@ It parses, calls the library, and turns errors into one sentence and an exit cod
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from hvdfilter import launchers, plain_yaml
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import reason, require_torch
 from hvdfilter.registry import nearest
@@ -26,11 +29,14 @@ BAD_INPUT, FAILURE = 2, 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 0 when all went well, 2 for bad input."""
-    parser = _parser()
+    words = _spelled(sys.argv[1:] if argv is None else argv)
     try:
-        options = parser.parse_args(_spelled(sys.argv[1:] if argv is None else argv))
+        _check_configs(words)
+        options = _parser().parse_args(words)
     except ArgumentError as error:
-        return _refuse(_sentence(error))
+        return _refuse_on_all_ranks(_sentence(error))
+    except InputError as error:
+        return _refuse_on_all_ranks(str(error))
     try:
         require_torch()
         return _COMMANDS[options.command](options[options.command])
@@ -41,12 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         what = f"a package cannot be imported ({reason(error)}): 'hvdfilter doctor' says more"
         return _refuse(what, FAILURE, alone=True)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's words
+            raise
+        what = f"memory is exhausted ({reason(error)}): lower batch_size or the model's width"
+        return _refuse(what, FAILURE, alone=not getattr(error, "on_all_ranks", False))
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="hvdfilter",
         version=__version__,
+        parser_mode=_MODE,
         exit_on_error=False,
         allow_abbrev=False,
         description="Train on the samples that still teach something.",
@@ -54,7 +66,9 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", required=True)
 
     def add(name: str, summary: str) -> ArgumentParser:
-        sub = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=summary)
+        sub = ArgumentParser(
+            parser_mode=_MODE, exit_on_error=False, allow_abbrev=False, description=summary
+        )
         commands.add_subcommand(name, sub, help=summary)
         return sub
 
@@ -197,6 +211,25 @@ def _spelled(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def _check_configs(words: Sequence[str]) -> None:
+    """Read each `--config` file once by itself: the parser's own complaints are no sentences."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, given = word.partition("=")
+        path = given or following
+        if name == "--config" and os.path.lexists(path):
+            plain_yaml.read(Path(path), "configuration")
+
+
+def _plain(text: str) -> Any:
+    """What the parser takes for YAML: files, and values on the command line."""
+    plain_yaml.check(text)
+    return get_loader("yaml")(text)
+
+
+_MODE = "plain-yaml"
+set_loader(_MODE, _plain, plain_yaml.FAULTS)
+
+
 def _sentence(error: ArgumentError) -> str:
     """The parser's complaint on one line, with the option that was probably meant."""
     text = " ".join(str(error).split())
@@ -207,6 +240,25 @@ def _sentence(error: ArgumentError) -> str:
         if wrong not in known and near:
             return f"{text}: did you mean {near!r}?"
     return text
+
+
+def _refuse_on_all_ranks(sentence: str) -> int:
+    """Say what is wrong with the command line: once, where a launcher has started several ranks.
+
+    A configuration that one node cannot read is every rank's error: the others, who could, are in
+    the first meeting of their command.
+    """
+    if launchers.started_ranks()[0] > 1:
+        try:
+            require_torch()
+            from hvdfilter.world import current
+
+            current().collective.share_error(InputError(sentence))
+        except InputError as shared:
+            sentence = str(shared)
+        except (InstallError, WorldError, ImportError):
+            pass  # the ranks cannot reach each other, and each speaks for itself
+    return _refuse(sentence)
 
 
 def _refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:

@@ -56,7 +56,8 @@ def dump(values: Mapping[str, Any], of: str) -> str:
         text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
         check(text)
     except (yaml.YAMLError, RecursionError) as odd:
-        raise InputError(f"an option of {of} is no plain value: {odd}") from None
+        reason = " ".join(str(odd).split())
+        raise InputError(f"an option of {of} is no plain value: {reason}") from None
     return text
 
 

@@ -7,6 +7,7 @@ the group `hvdfilter.policies`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -88,7 +89,7 @@ def _hint(wrong: str, names: list[str]) -> str:
 
 def _typed(policy: str, option: str, value: Any, wanted: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1 << 63 else math.inf
     if wanted in (float, int, bool, str) and type(value) is not wanted:
         raise InputError(
             f"policy {policy!r}: option {option}={value!r} must be of type {wanted.__name__}"

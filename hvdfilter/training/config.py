@@ -17,7 +17,7 @@ MOST = {
     "workers": 4096,
     "seed": 2**63 - 1,
     "limit": 2**63 - 1,
-    "variance": 2**31 - 1,
+    "variance": 65536,
 }
 
 
@@ -91,8 +91,10 @@ class TrainConfig:
             raise InputError(f"lr={self.lr} must be positive")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} must be in [0, 1)")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+        if not self.weight_decay >= 0:
             raise InputError(f"weight_decay={self.weight_decay} must not be negative")
+        if self.weight_decay > 1e38:  # of float32
+            raise InputError(f"weight_decay={self.weight_decay} must be at most 1e38")
         if not 0 <= self.warmup < self.epochs:
             raise InputError(
                 f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}"

@@ -25,7 +25,7 @@ from hvdfilter.robust.attack import SEARCHED
 from hvdfilter.robust.norms import known
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.record import recorded
-from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.run_files import read_settings
 from hvdfilter.world import World
 
 FILE = "robustness.json"
@@ -77,7 +77,7 @@ def measure_runs(
     with world.collective.errors_shared():
         for norm in norms:
             known(norm, SEARCHED, "norm to search in")
-        sets = {run: recorded(read_config(run), "data", "data", run) for run in runs}
+        sets = {run: recorded(read_settings(run), "data", "data", run) for run in runs}
         first = runs[0]
         for run in runs:
             if sets[run] != sets[first]:
@@ -92,7 +92,7 @@ def _measure(
     run: Path, norms: Sequence[str], how: Attack, limit: int | None, world: World
 ) -> Robustness:
     with world.collective.errors_shared():
-        config = read_config(run)
+        config = read_settings(run)
         data = recorded(config, "data", "data", run)
         architecture = recorded(config, "model", "architecture", run)
         trained = open_dataset(data, train=True, limit=config["limit"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _KINDS, _OF_A_KIND = ("uniform", "policy"), {"variance", "normalised", "batches"
 def read_config(run: Path) -> dict[str, Any]:
     """The configuration a run was started with; `InputError` when there is none to read."""
     path = run / "config.yaml"
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{run} is not a run folder: it has no config.yaml")
     config = plain_yaml.read(path, "configuration of a run")
     if not isinstance(config.get("policy"), str):
@@ -37,10 +38,23 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def read_settings(run: Path) -> dict[str, Any]:
+    """`read_config`, with the numbers that a further pass over the run's data needs."""
+    config = read_config(run)
+    for name, least in (("limit", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+        value = config.get(name, "missing")
+        if (name, value) != ("limit", None) and (type(value) is not int or value < least):
+            raise InputError(
+                f"{run / 'config.yaml'}: is no configuration of a run, or a damaged one "
+                f"({name} is {value!r:.40})."
+            )
+    return config
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The epochs of a run, oldest first; `InputError` when there are none to read."""
     path = run / "metrics.jsonl"
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{run} is not a run folder: it has no metrics.jsonl")
     return parse(metrics_text(path), path)
 

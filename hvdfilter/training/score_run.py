@@ -22,7 +22,7 @@ from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.policies import score_file
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.record import recorded
-from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.run_files import read_settings
 from hvdfilter.world import World
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
@@ -41,7 +41,7 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
     """
     world = ring.start()
     with world.collective.errors_shared():
-        config = read_config(run)
+        config = read_settings(run)
         own = recorded(config, "data", "data", run)
         architecture = recorded(config, "model", "architecture", run)
         trained = open_dataset(own, train=True, limit=config["limit"])
