@@ -68,12 +68,21 @@ class Stored:
     def __init__(self, path: Path, rows: Rows) -> None:
         self._path, self._rows = path, rows
         self._file: int | None = None
-        size = path.stat().st_size
+        size = files.size(path)
         count, magic = np.frombuffer(self._read(size - 16, 16), "<i8")
-        if magic.tobytes() != _MAGIC:
+        start = size - 16 - 8 * (int(count) + 1)
+        foreign = magic.tobytes() != _MAGIC or not 0 <= start < size - 16
+        self._offsets = np.zeros(1, "<i8")
+        if not foreign:
+            self._offsets = np.frombuffer(self._read(start, size - 16 - start), "<i8")
+            steps = np.diff(self._offsets)
+            ends = int(self._offsets[0]), int(self._offsets[-1])
+            foreign = ends != (0, start) or bool((steps < 0).any())
+        if foreign:
             raise InputError(f"{path}: is no cache file of hvdfilter; delete it and start again.")
-        table = self._read(size - 16 - 8 * (int(count) + 1), 8 * (int(count) + 1))
-        self._offsets = np.frombuffer(table, "<i8")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
@@ -87,7 +96,7 @@ class Stored:
     def _read(self, start: int, length: int) -> bytes:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDONLY)
-        data = os.pread(self._file, length, start)
+        data = os.pread(self._file, length, start) if start >= 0 else b""
         if len(data) != length:
             raise InputError(f"{self._path}: is shorter than it was; delete it and start again.")
         return data

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.training.run_folder import check_name
@@ -74,6 +75,7 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise `InputError` for the first value that cannot be."""
+        _check_types(self)
         for option, least in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
             if getattr(self, option) < least:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
@@ -120,3 +122,23 @@ class TrainConfig:
 def _short(number: int) -> str:
     """A number as a sentence can hold it."""
     return str(number) if number < 10**20 else "(more than twenty digits)"
+
+
+def _check_types(config: TrainConfig) -> None:
+    """A line `epochs:` of a YAML file gives None, and a Python call may give anything."""
+    for name, wanted in get_type_hints(TrainConfig).items():
+        value = getattr(config, name)
+        kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+        if not any(_fits(value, kind) for kind in kinds):
+            said = str(getattr(wanted, "__name__", wanted)).replace("NoneType", "None")
+            raise InputError(f"{name}={value!r:.80} must be of type {said}")
+    if odd := [option for option in config.policy_options if not isinstance(option, str)]:
+        raise InputError(f"policy_options has no option {odd[0]!r:.80}: its names are text")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float and type(value) is int:
+        return abs(value) < 2**63
+    if kind in (int, float):
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, get_origin(kind) or kind)

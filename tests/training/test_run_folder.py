@@ -79,6 +79,26 @@ def test_a_name_that_is_no_folders_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"epochs": None}, "epochs=None must be of type int"),
+        ({"seed": True}, "seed=True must be of type int"),
+        ({"lr": "fast"}, "lr='fast' must be of type float"),
+        ({"lr": 10**400}, "lr=1000.* must be of type float"),
+        ({"warmup_epochs": [1]}, r"warmup_epochs=.1. must be of type float . None"),
+        ({"data": None}, "data=None must be of type str"),
+        ({"policy_options": None}, "policy_options=None must be of type dict"),
+        ({"policy_options": {1: 2}}, "policy_options has no option 1: its names are text"),
+        ({"runs": "runs"}, "runs='runs' must be of type Path"),
+    ],
+)
+def test_values_of_another_type_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        TrainConfig(**options).check()
+    TrainConfig(lr=1, warmup_epochs=2, limit=None, runs=Path("x")).check()
+
+
 def test_other_names_are_names(tmp_path: Path) -> None:
     for name in ("birds-1", "größe 3", "..x", "-v", "a:b", "x" * 200):
         assert open_run(tmp_path, name).path == tmp_path / name
