@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hvdfilter import files
 from hvdfilter.errors import InputError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _DICTIONARY = 2  # a page's kind
+_SMALL = 1 << 24  # bytes of a row group that are not worth a closer look
 
 
 @contextmanager
@@ -37,26 +38,40 @@ def reading(path: Path, remedy: str = "fetch it again") -> Iterator[pq.ParquetFi
         ) from error
 
 
-def chunks(file: pq.ParquetFile, column: str) -> list[Any]:
-    """What the file's footer says of a column (`image.bytes`), for each row group."""
-    rows = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-    every = [row.column(number) for row in rows for number in range(row.num_columns)]
-    return [chunk for chunk in every if chunk.path_in_schema == column]
+def unpacked(file: pq.ParquetFile) -> int:
+    """Bytes of all pages once decompressed; values that share a dictionary's are counted once."""
+    groups = range(file.num_row_groups)
+    return sum(int(file.metadata.row_group(group).total_byte_size) for group in groups)
 
 
-def unpacked(file: pq.ParquetFile, column: str) -> int:
-    """Bytes of a column's pages once decompressed; values that share one are counted once."""
-    return sum(int(chunk.total_uncompressed_size) for chunk in chunks(file, column))
+def longest(file: pq.ParquetFile, path: Path, group: int, column: str) -> int:
+    """The most bytes that one row of a row group can add by what it shares with others.
+
+    Rows share what is in a column's dictionary, and each gets a copy when it is read. That is at
+    most the whole group, and where that is large, what the dictionary's page says of itself.
+    """
+    whole = int(file.metadata.row_group(group).total_byte_size)
+    if whole <= _SMALL:
+        return max(0, whole)
+    import pyarrow.parquet as pq
+
+    # What the footer says of a column ends the process where it is damaged in a certain way, but is
+    # an error like others where the column is read first.
+    with pq.ParquetFile(path, buffer_size=1 << 16) as probe:
+        next(probe.iter_batches(1, row_groups=[group], columns=[column]), None)
+    names = [file.schema.column(number).path for number in range(len(file.schema))]
+    chunk = file.metadata.row_group(group).column(names.index(column))
+    page = chunk.dictionary_page_offset or chunk.data_page_offset
+    return min(whole, dictionary_bytes(path, page, whole))
 
 
-def dictionary_bytes(path: Path, chunk: Any) -> int:
-    """Bytes of the dictionary of a column chunk; 0 if it has none.
+def dictionary_bytes(path: Path, offset: int, otherwise: int) -> int:
+    """Bytes of the dictionary whose page is at `offset`, decompressed; 0 if it is another page.
 
-    Rows share what is in a dictionary, and each gets a copy when it is read: this is the most that
-    one row can add to what `unpacked` says.
+    otherwise: for a page whose beginning is damaged, as reading it will say.
     """
     with files.opened(path) as file:
-        file.seek(max(0, chunk.dictionary_page_offset or chunk.data_page_offset))
+        file.seek(max(0, offset))
         head = file.read(16)
     # A page's header begins, in Thrift's compact form, with its kind and its decompressed size:
     # each a byte that says "the next field, an int32" and a zigzag number of seven bits a byte.
@@ -69,8 +84,8 @@ def dictionary_bytes(path: Path, chunk: Any) -> int:
                 numbers.append(number >> 1)
                 break
         at += 1
-    if len(numbers) < 2:  # damaged, as reading it will say
-        return int(chunk.total_uncompressed_size)
+    if len(numbers) < 2:
+        return otherwise
     return numbers[1] if numbers[0] == _DICTIONARY else 0
 
 

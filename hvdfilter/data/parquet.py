@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter import files
-from hvdfilter.data.arrow import chunks, dictionary_bytes, pyarrow_module, reading, unpacked
+from hvdfilter.data.arrow import longest, pyarrow_module, reading, unpacked
 from hvdfilter.data.encoded import Source, describe, fits_in_memory, open_encoded
 from hvdfilter.data.folder import parse_folder
 from hvdfilter.data.images import STATISTICS_SAMPLES, Description, Images, check_labels
@@ -108,7 +108,7 @@ def _open_shard(path: Path) -> _Shard:
             )
         names = _class_names(schema.metadata or {}, label)
         shard = _Shard(path, stored, file.metadata.num_rows, leaf, label, names)
-        check_unpacked(path, stored, unpacked(file, leaf) + unpacked(file, label))
+        check_unpacked(path, stored, unpacked(file))
         # Without this a label that a hundred million rows share would be read for each of them.
         if shard.rows > stored:
             raise InputError(
@@ -181,8 +181,8 @@ def _images(shards: list[_Shard], count: int) -> Iterator[bytes]:
 def _columns(shard: _Shard) -> Iterator[Any]:
     """The column of images, as many rows at a time as are sure to fit in `_BLOCK_BYTES`."""
     with reading(shard.path) as file:
-        for group, chunk in enumerate(chunks(file, shard.image)):
-            largest = dictionary_bytes(shard.path, chunk)
+        for group in range(file.num_row_groups):
+            largest = longest(file, shard.path, group, shard.image)
             if largest > IMAGE_BYTES:
                 raise InputError(
                     f"{shard.path}: has an image of up to {largest} bytes, more than the "

@@ -175,20 +175,25 @@ def _block(
             )
         wanted = ("id", "label", *names)
         # Its rows are as many as the set's, so each column has its place in memory already.
-        most = 16 * number + SLACK
-        for name in wanted:
-            if (bytes_ := unpacked(file, name)) > most:
-                raise InputError(
-                    f"{path}: its {name!r} unpacks to {bytes_} bytes for {number} samples, so it "
-                    f"is damaged: {_REMEDY}"
-                )
-        # The empty table gives every column its type on a rank that owns no sample.
-        tables = [schema.empty_table()]
-        for group in range(file.num_row_groups):
-            if _meets(file, group, start, stop):
+        columns, stored = len(schema.names), unpacked(file)
+        if stored > 16 * number * columns + SLACK:
+            raise InputError(
+                f"{path}: unpacks to {stored} bytes for {number} samples of {columns} columns, so "
+                f"it is damaged: {_REMEDY}"
+            )
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(rows, dtype=np.int64)
+        # Where the ids stand in order, as `write` leaves them; elsewhere every group is looked at.
+        likely = np.flatnonzero((ends > start) & (ends - rows < stop)).tolist()
+        for groups in (likely, range(len(rows))):
+            # The empty table gives every column its type on a rank that owns no sample.
+            tables = [schema.empty_table()]
+            for group in groups:
                 tables.append(file.read_row_group(group, columns=list(wanted)))
                 ids = _values(path, tables[-1], "id")
                 tables[-1] = tables[-1].filter((ids >= start) & (ids < stop))
+            if sum(table.num_rows for table in tables) == stop - start:
+                break
         found = {
             name: np.concatenate([_values(path, table, name) for table in tables])
             for name in wanted
@@ -213,15 +218,6 @@ def _check_schema(path: Path, schema: Any, names: tuple[str, ...]) -> None:
         number = integer or types.is_floating(kind) or types.is_boolean(kind)
         if not (integer if name in ("id", "label") else number):
             raise InputError(f"{path}: field {name!r} holds {kind}, not numbers: {_REMEDY}")
-
-
-def _meets(file: Any, group: int, start: int, stop: int) -> bool:
-    """Whether a row group may hold ids of the block; those that don't say are looked at."""
-    column = file.metadata.row_group(group).column(file.schema_arrow.names.index("id"))
-    statistics = column.statistics
-    if statistics is None or not statistics.has_min_max:
-        return True
-    return bool(statistics.min < stop and statistics.max >= start)
 
 
 def _values(path: Path, table: Any, name: str) -> NDArray[Any]:

@@ -5,8 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from hvdfilter.data import encoded, open_dataset
-from hvdfilter.data.arrow import chunks, dictionary_bytes, reading
+from hvdfilter.data import arrow, encoded, open_dataset
 from hvdfilter.data.codec import decode
 from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.errors import InputError
@@ -183,13 +182,16 @@ def test_what_a_file_unpacks_to_is_looked_at_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_rows_that_share_an_image_are_counted_as_they_are_read(tmp_path, plain):
+def test_rows_that_share_an_image_are_counted_as_they_are_read(tmp_path, plain, monkeypatch):
     # 900 kB, once in the file's dictionary and 400 times in what is read: 360 MB of 40 kB.
     path, spec = tmp_path / "train.parquet", f"parquet:{tmp_path}"
     big = encode.picture(PIXELS[0]) + bytes(900_000)
     _write(path, [big] * 400, [0] * 400, group=400, plain=plain)
     assert path.stat().st_size < 80_000
     message = r"has \d+ bytes and unpacks to \d+, more than 100 times"
+    with no_memory(600 << 20), pytest.raises(InputError, match=message):
+        open_dataset(spec, train=True)
+    monkeypatch.setattr(arrow, "_SMALL", 0)  # its dictionary looked at, for which it is too small
     with no_memory(600 << 20), pytest.raises(InputError, match=message):
         open_dataset(spec, train=True)
     # As many rows as are sure to fit are read at a time, and rows that do fit are all there.
@@ -199,17 +201,20 @@ def test_rows_that_share_an_image_are_counted_as_they_are_read(tmp_path, plain):
     assert np.array_equal(images.batch(range(400))[0], NCHW[np.arange(400) % 3])
 
 
-def test_the_size_of_a_dictionary_is_what_the_page_says(tmp_path):
+def test_the_size_of_a_dictionary_is_what_the_page_says(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     values = [b"a" * 1000, b"b" * 3000] * 5
     for dictionary, largest in ((True, 4000 + 2 * 4), (False, 0)):
         table = pa.table({"image": pa.array(values, pa.binary())})
         pq.write_table(table, path, use_dictionary=dictionary)
-        with reading(path) as file:
-            (chunk,) = chunks(file, "image")
-            assert dictionary_bytes(path, chunk) == largest
-            path.write_bytes(b"")  # cut meanwhile: as much as the chunk may hold
-            assert dictionary_bytes(path, chunk) == chunk.total_uncompressed_size
+        with arrow.reading(path) as file:
+            whole = file.metadata.row_group(0).total_byte_size
+            assert arrow.longest(file, path, 0, "image") == whole == arrow.unpacked(file)
+            monkeypatch.setattr(arrow, "_SMALL", 0)
+            assert arrow.longest(file, path, 0, "image") == largest
+            monkeypatch.undo()
+    path.write_bytes(b"PAR1")
+    assert arrow.dictionary_bytes(path, 4, 77) == 77  # cut: as much as there may be
 
 
 def test_only_formats_of_images_are_decoded(tmp_path):
