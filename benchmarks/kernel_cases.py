@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvdfilter import scoring
+from hvdfilter.clustering import GradientClusters
 
 Work = Callable[[], object]
 
@@ -116,6 +118,15 @@ def linear(features: Tensor, classes: int, labels: Tensor) -> dict[str, Work]:
     return {"hvdfilter": ours, "torch, no scores": plain}
 
 
+# What an epoch of gradient clusters does: the first has no centres yet, then the factors of the
+# centres are updated by turns.
+CLUSTERS = (
+    "hvdfilter, clusters, first epoch",
+    "hvdfilter, clusters, inner factors",
+    "hvdfilter, clusters, outer factors",
+)
+
+
 def conv_net() -> nn.Module:
     """A 6-layer CIFAR convolutional network without batch normalisation."""
     widths = (3, 32, 32, 64, 64, 128)
@@ -144,6 +155,7 @@ def grad_norm(images: Tensor, labels: Tensor) -> dict[str, Work]:
 
     variants: dict[str, Work] = {
         "hvdfilter": ours,
+        **{name: _with_clusters(model, images, labels, name) for name in CLUSTERS},
         "plain backward, no norms": plain,
         "torch.func": _with_torch_func(model, images, labels),
     }
@@ -152,6 +164,27 @@ def grad_norm(images: Tensor, labels: Tensor) -> dict[str, Work]:
     if installed("opacus"):
         variants["Opacus"] = _with_opacus(images, labels)
     return variants
+
+
+def _with_clusters(model: nn.Module, images: Tensor, labels: Tensor, name: str) -> Work:
+    """A step and the clusters of its samples: 16 clusters, of the first epoch or of a later one."""
+
+    def step(clusters: GradientClusters) -> Tensor:
+        model.zero_grad()
+        with clusters:
+            scoring.cross_entropy(model(images), labels)[0].backward()
+        return clusters.assign()
+
+    @cache  # at its first step, not while others are measured
+    def at_work() -> GradientClusters:
+        clusters = GradientClusters(model)
+        for _ in range(CLUSTERS.index(name)):
+            for _ in range(5):  # batches, which give candidates enough
+                step(clusters)
+            clusters.end_epoch()
+        return clusters
+
+    return lambda: step(at_work())
 
 
 def _with_torch_func(model: nn.Module, images: Tensor, labels: Tensor) -> Work:

@@ -4,6 +4,7 @@
     python -m benchmarks.kernels --what score train    some operations only
     python -m benchmarks.kernels --device cuda         on a GPU, by CUDA-graph replay
     python -m benchmarks.kernels --no-compile          without torch.compile, which takes minutes
+    python -m benchmarks.kernels --cpu-seconds         where others are at work on the machine
 
 Times are medians of interleaved rounds (the CSV has the 20th and 80th percentiles too). "share" is
 the bytes that an operation must move, once, over its time, as a share of the bandwidth of a large
@@ -17,6 +18,7 @@ import importlib.metadata
 import math
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,10 +58,16 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--cpu-seconds", action="store_true", help="instead of the wall's clock")
     parser.add_argument("--out", type=Path, help="CSV; the plot goes beside it")
     options = parser.parse_args()
     out = options.out or RESULTS / f"kernels-{options.device}.csv"
-    bench = Bench(torch.device(options.device), options.rounds, not options.no_compile)
+    bench = Bench(
+        torch.device(options.device),
+        options.rounds,
+        not options.no_compile,
+        time.process_time if options.cpu_seconds else time.perf_counter,
+    )
     print(bench.describe())
     for dtype in (getattr(torch, name) for name in options.dtypes):
         for what in ("score", "train"):
@@ -82,15 +90,22 @@ def main() -> None:
 class Bench:
     """Runs cases on one device and collects their rows."""
 
-    def __init__(self, device: torch.device, rounds: int, compiled: bool) -> None:
-        self.device, self.rounds, self.compiled = device, rounds, compiled
+    def __init__(
+        self,
+        device: torch.device,
+        rounds: int,
+        compiled: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.device, self.rounds, self.compiled, self.clock = device, rounds, compiled, clock
         self.bandwidth = copy_bandwidth(device, rounds)
         self.rows: list[Row] = []
         self.memory: dict[str, int] = {}
 
     def describe(self) -> str:
         """Device, versions, date and commit, and the bandwidth that shares are of."""
-        return f"{describe(self.device)}, copy {self.bandwidth / 1e9:.1f} GB/s"
+        clock = ", CPU seconds" if self.clock is time.process_time else ""
+        return f"{describe(self.device)}, copy {self.bandwidth / 1e9:.1f} GB/s{clock}"
 
     def logits(self, what: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
         """One shape of `score` or `train`."""
@@ -129,7 +144,7 @@ class Bench:
 
         self.measure("grad_norm", "64x3x32x32", torch.float32, variants, 0, ROTATED_BYTES)
         if self.device.type == "cpu":
-            for variant in ("hvdfilter", "plain backward, no norms"):
+            for variant in ("hvdfilter", *kernel_cases.CLUSTERS, "plain backward, no norms"):
                 self.memory[variant] = peak_memory(variant)
                 peak = self.memory[variant] / 1e6
                 print(f"  {variant:30s} {peak:10.1f} MB at its peak, over the start")
@@ -154,7 +169,7 @@ class Bench:
             works = {name: [copy[name] for copy in copies] for name in copies[0]}
             timings = time_cuda(works, self.rounds)
         else:
-            timings = time_cpu(variants(), self.rounds)
+            timings = time_cpu(variants(), self.rounds, self.clock)
         print(f"\n{what} {shape} {str(dtype).removeprefix('torch.')}")
         ours = timings["hvdfilter"]
         for name, timing in timings.items():
@@ -184,6 +199,9 @@ def now(key):
         return next(int(line.split()[1]) for line in status if line.startswith(key + ":"))
 torch.set_num_threads({threads})
 step = kernel_cases.grad_norm(torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,)))[{variant!r}]
+if "clusters" in {variant!r}:
+    import hvdfilter
+    hvdfilter.init()
 start = now("VmRSS")
 step()
 print(1024 * (now("VmHWM") - start))
@@ -227,6 +245,10 @@ def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
         line("train / torch without scores, geometric mean", mean(train), 0.6)
     if norms := ratios("grad_norm", "plain backward, no norms") if _has(rows, "grad_norm") else []:
         line("GradNorm / a plain backward", max(norms), 1.4)
+        for name in kernel_cases.CLUSTERS:
+            clusters = [t for (_, variant, *_), t in time.items() if variant == name]
+            plain = [t for (_, variant, *_), t in time.items() if variant.startswith("plain b")]
+            line(f"{name} / a plain backward", clusters[0] / plain[0], 1.5)
     if memory:
         ratio = memory["hvdfilter"] / memory["plain backward, no norms"]
         line("GradNorm / a plain backward, peak memory", ratio, 1.3)

@@ -25,7 +25,9 @@ from hvdfilter.waiting import choose_waiting, limit_spinning
 if TYPE_CHECKING:
     from hvdfilter import losses, policies
     from hvdfilter.agreement import KeepMask
+    from hvdfilter.clustering import GradientClusters
     from hvdfilter.data import Indexed
+    from hvdfilter.features import feature_scores
     from hvdfilter.filter import Filter
     from hvdfilter.filter.sampler import ShardSampler
     from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Filter",
     "GradNorm",
+    "GradientClusters",
     "Indexed",
     "InputError",
     "InstallError",
@@ -49,6 +52,7 @@ __all__ = [
     "__version__",
     "agree",
     "cross_entropy",
+    "feature_scores",
     "init",
     "linear_cross_entropy",
     "losses",
@@ -67,6 +71,7 @@ choose_waiting()
 _HOMES = {
     "Filter": "filter",
     "GradNorm": "scoring",
+    "GradientClusters": "clustering",
     "Indexed": "data",
     "KeepMask": "agreement",
     "Record": "training.record",
@@ -74,6 +79,7 @@ _HOMES = {
     "ShardSampler": "filter.sampler",
     "World": "world",
     "cross_entropy": "scoring",
+    "feature_scores": "features",
     "init": "world",
     "linear_cross_entropy": "scoring",
     "score": "scoring",

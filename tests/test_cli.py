@@ -93,14 +93,6 @@ def test_what_a_run_noted_over_its_epochs_is_in_its_score_file(tmp_path: Path) -
     assert digests[0] == digests[1]
 
 
-def test_scores_that_only_a_script_can_give_are_refused_before_there_is_a_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["train", *QUICK, "--policy", "grand", "--runs", str(tmp_path)]) == 2
-    assert "'grand' needs grad_norm from filt.observe" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_limit_without_data_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", str(run), "--limit", "5"]) == 2
     assert "limit says how much to score of another set" in capsys.readouterr().err

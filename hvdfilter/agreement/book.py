@@ -144,14 +144,18 @@ class ScoreBook:
 
     def column(self, name: str) -> NDArray[Any]:
         """Read-only view of a field over this rank's block: row i is sample ``start + i``."""
-        try:
-            view = self._columns[name].view()
-        except KeyError:
-            raise InputError(
-                f"the score book has no field {name!r}; it holds {', '.join(self._columns)}"
-            ) from None
+        view = self._columns[self._known(name)].view()
         view.flags.writeable = False
         return view
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """Set a field of this rank's whole block, for what is made outside and never observed."""
+        column = self._columns[self._known(name)]
+        if np.shape(values) != column.shape:
+            raise InputError(
+                f"field {name!r} has shape {column.shape} on this rank, not {np.shape(values)}"
+            )
+        column[:] = values
 
     def end_epoch(self) -> None:
         """Everything observed so far is one epoch older; ages stop at 32767."""
@@ -206,6 +210,13 @@ class ScoreBook:
             whole = None if history is None else history.get(name)
             column = scatter_blocks(whole, self._columns[name], self.blocks, self.collective)
             self._columns[name] = column
+
+    def _known(self, name: str) -> str:
+        if name not in self._columns:
+            raise InputError(
+                f"the score book has no field {name!r}; it holds {', '.join(self._columns)}"
+            )
+        return name
 
     def _check(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
         outside = (ids < 0) | (ids >= self.num_samples)

@@ -38,6 +38,11 @@ class Call(IntEnum):
     STATE_DICT = 12
     HARD_NEGATIVE = 13
     HARD_NEGATIVE_BACKWARD = 14
+    CLUSTERS = 15
+    CLUSTERS_END_EPOCH = 16
+    CLUSTERS_STATE_DICT = 17
+    CLUSTERS_LOAD = 18
+    FEATURE_SCORES = 19
 
     @property
     def label(self) -> str:
@@ -55,6 +60,10 @@ _LABELS = {
     Call.RECORD: "Record",
     Call.RECORD_EPOCH: "Record.epoch",
     Call.HARD_NEGATIVE_BACKWARD: "the backward of hard_negative",
+    Call.CLUSTERS: "GradientClusters",
+    Call.CLUSTERS_END_EPOCH: "GradientClusters.end_epoch",
+    Call.CLUSTERS_STATE_DICT: "GradientClusters.state_dict",
+    Call.CLUSTERS_LOAD: "GradientClusters.load_state_dict",
 }
 _REMEDIES = {
     Call.STEP: "take the same steps on all ranks",

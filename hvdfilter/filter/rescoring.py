@@ -6,23 +6,33 @@ Nothing here communicates, and nothing of the model is changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from hvdfilter.errors import InputError
-from hvdfilter.filter.observing import Observer
 
 # What a user's function makes of a batch: (ids, logits, labels), or (ids, losses) with a mapping of
 # more scores behind them or none.
 ForwardStep = Callable[[Any], tuple[Any, ...]]
 
 
+class Notes(Protocol):
+    """Who is told what a batch gave: a Filter's `Observer`, or another in its place."""
+
+    def score(self, logits: Tensor, labels: Tensor, ids: Any) -> Any:
+        """Logits and labels."""
+
+    def take(self, losses: Tensor, ids: Any, scores: Mapping[str, Any]) -> None:
+        """Losses, and further scores by name."""
+
+
 def rescore(
     model: torch.nn.Module | None,
     batches: Iterable[Any],
     step: ForwardStep | None,
-    observer: Observer,
+    observer: Notes,
     device: torch.device,
 ) -> Exception | None:
     """Have `observer` note what `step`, or else the model, gives for every batch.
@@ -63,7 +73,7 @@ def _forward(model: torch.nn.Module | None, batch: Any, device: torch.device) ->
     return ids, model(x.to(device)), y.to(device)
 
 
-def _note(found: tuple[Any, ...], observer: Observer) -> None:
+def _note(found: tuple[Any, ...], observer: Notes) -> None:
     match found:
         case (ids, losses):
             observer.take(losses, ids, {})

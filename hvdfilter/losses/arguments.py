@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hvdfilter.agreement import Call, Collective
-from hvdfilter.errors import InputError
+from hvdfilter.errors import InputError, on_all_ranks
 
 HINGES = ("max", "sum")
 
@@ -95,13 +95,13 @@ def agree(
         odd = np.flatnonzero(table[:, column] != table[0, column])
         if odd.size:
             shown = [_show(name, table[rank, column]) for rank in (odd[0], 0)]
-            raise _on_all(
+            raise on_all_ranks(
                 f"rank {odd[0]}: its {name} is {shown[0]} but rank 0 has {shown[1]}; all ranks "
                 "must pass hard_negative the same"
             )
     pairs = [int(n) for n in table[:, 0]]
     if sum(pairs) < 2:
-        raise _on_all(
+        raise on_all_ranks(
             f"hard_negative needs at least 2 pairs over all ranks, not {sum(pairs)}: the negatives "
             "of a pair are the others of the batch"
         )
@@ -111,7 +111,7 @@ def agree(
 def check_several(all_ids: Tensor) -> None:
     """Raises, on all ranks alike, `InputError` for ids among which no pair has a negative."""
     if bool((all_ids == all_ids[0]).all()):
-        raise _on_all(
+        raise on_all_ranks(
             f"all {len(all_ids)} pairs of the batch have id {int(all_ids[0])}, so none is a "
             "negative of another: draw batches of several ids"
         )
@@ -125,9 +125,3 @@ def _show(name: str, value: float) -> str:
     if name == "ids":
         return "given" if value else "None"
     return f"{value:g}" + " bits" * (name == "precision")
-
-
-def _on_all(sentence: str) -> InputError:
-    error = InputError(sentence)
-    error.on_all_ranks = True  # type: ignore[attr-defined]
-    return error

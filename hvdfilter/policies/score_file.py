@@ -29,7 +29,10 @@ FORMAT = "hvdfilter-scores-1"
 #: Rows of a row group: 2 MB of a handful of fields, and ten of them in ImageNet.
 GROUP = 1 << 17
 #: Fields that a run notes over several epochs, and that static policies choose by.
-AGGREGATES = ("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc")
+AGGREGATES = (
+    *("el2n", "grand", "aum", "forgetting", "learnt", "dyn_unc"),
+    *("feature_gradient", "feature_reconstruction", "feature_density"),
+)
 _KEY = b"hvdfilter"
 _WHAT = "score file"
 _REMEDY = "make it again with `hvdfilter score RUN`"
@@ -175,10 +178,10 @@ def _block(
             )
         wanted = ("id", "label", *names)
         # Its rows are as many as the set's, so each column has its place in memory already.
-        columns, stored = len(schema.names), unpacked(file)
-        if stored > 16 * number * columns + SLACK:
+        width, stored = len(schema.names), unpacked(file)
+        if stored > 16 * number * width + SLACK:
             raise InputError(
-                f"{path}: unpacks to {stored} bytes for {number} samples of {columns} columns, so "
+                f"{path}: unpacks to {stored} bytes for {number} samples of {width} columns, so "
                 f"it is damaged: {_REMEDY}"
             )
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hvdfilter.errors import InputError
-from hvdfilter.training.run_folder import read_config, read_metrics
+from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 
 COST_PARTS = {
     "training": "training steps",
     "rescoring": "re-scoring hidden samples",
+    "features": "scoring the features",
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
     "waiting": "waiting for the slowest rank",
@@ -22,10 +23,11 @@ COST_PARTS = {
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
 }
-OVERHEAD = ("scoring", "exchange", "agreement")
+OVERHEAD = ("scoring", "features", "exchange", "agreement")
 # What two runs must share for their results to be comparable.
 SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),
+    *("batch_growth", "batch_growth_epoch", "optimizer"),
     *("lr", "momentum", "weight_decay", "warmup_epochs"),
 )
 
@@ -140,7 +142,7 @@ def find_full(folder: Path) -> Summary | None:
             config, epochs = read_config(metrics.parent), read_metrics(metrics.parent)
         except InputError:
             continue  # a run that is being written, damaged, or not one of ours
-        same = all(config.get(name) == mine.get(name) for name in SAME_WORK)
+        same = all(option_of(config, name) == option_of(mine, name) for name in SAME_WORK)
         if same and config["policy"] == "full" and len(epochs) == mine["epochs"]:
             if epochs[-1]["ranks"] == ranks:
                 return summarise(metrics.parent)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from hvdfilter import policies
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
-from hvdfilter.training import ring
+from hvdfilter.training import growth, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
@@ -59,13 +59,16 @@ def compare(
     world = ring.start()
     with world.collective.errors_shared():
         config.check()
-        policies.make(config.policy, **config.policy_options)
+        policy = policies.make(config.policy, **config.policy_options)
         if config.policy == "full":
             raise InputError("policy=full is what others are compared with: choose another")
         if config.budget_seconds is not None:
             raise InputError("budget_seconds is for train: runs that are compared share the clock")
         if config.resume:
             raise InputError("a comparison cannot be resumed: start it without --resume")
+        if config.batch_growth > 1:  # all of them in the subject's epoch
+            start = growth.plan(config, policy).start
+            config = replace(config, batch_growth_epoch=start)
     # No warning is watched for: a checkpoint of one run of three would be of no use.
     watch = Watch()
     subject = begin(_named(config, config.policy), world, watch, partial(progress, config.policy))

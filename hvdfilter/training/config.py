@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hvdfilter.errors import InputError
+from hvdfilter.registry import nearest
 from hvdfilter.training.run_folder import check_name
 
 # Beyond these, numbers overflow where torch and MPI count; a seed has an epoch added to it.
@@ -19,7 +20,11 @@ MOST = {
     "seed": 2**63 - 1,
     "limit": 2**63 - 1,
     "variance": 65536,
+    "batch_growth": 65536,
 }
+
+#: The optimisers, and the rate for 256 samples that each takes where none is given.
+RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
 
 
 @dataclass
@@ -35,8 +40,14 @@ class TrainConfig:
     policy_options: options of the policy, e.g. --policy_options.keep 0.6
     epochs: passes over the data.
     batch_size: samples a step on each rank.
-    lr: peak learning rate for 256 samples a step; scaled linearly with the global batch.
-    momentum: of SGD with Nesterov's form.
+    batch_growth: what the batch is multiplied with, once, from batch_growth_epoch on; the rate
+        follows it, warmed up again over as many epochs as at the start.
+    batch_growth_epoch: by default the first epoch in which the policy may hide samples.
+    optimizer: sgd (Nesterov's), or for large batches lars or lamb, which need the package
+        pytorch-optimizer.
+    lr: peak learning rate for 256 samples a step, scaled with the global batch: linearly, for lamb
+        by the square root. By default 0.2 for sgd, 4 for lars, 0.02 for lamb.
+    momentum: of sgd and lars; of lamb the decay of the mean gradient.
     weight_decay: of all weights but biases and normalisation.
     warmup_epochs: epochs of linear warm-up from a tenth of the peak rate; by default a tenth of
         all epochs, at most 5.
@@ -60,7 +71,10 @@ class TrainConfig:
     policy_options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 30
     batch_size: int = 32
-    lr: float = 0.2
+    batch_growth: int = 1
+    batch_growth_epoch: int | None = None
+    optimizer: str = "sgd"
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_epochs: float | None = None
@@ -76,7 +90,8 @@ class TrainConfig:
     def check(self) -> None:
         """Raise `InputError` for the first value that cannot be."""
         _check_types(self)
-        for option, least in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+        least_of = {"epochs": 1, "batch_size": 1, "batch_growth": 1, "workers": 0, "seed": 0}
+        for option, least in least_of.items():
             if getattr(self, option) < least:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
@@ -89,7 +104,18 @@ class TrainConfig:
         budget = self.budget_seconds
         if budget is not None and not (budget > 0 and math.isfinite(budget)):
             raise InputError(f"budget_seconds={budget} must be positive")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
+        if self.optimizer not in RATES:
+            near = nearest(self.optimizer, RATES)
+            meant = "" if near is None else f"; did you mean {near!r}?"
+            known = ", ".join(RATES)
+            raise InputError(f"optimizer={self.optimizer!r} is none{meant} (there are: {known})")
+        start = self.batch_growth_epoch
+        if start is not None and not 0 <= start < self.epochs:
+            raise InputError(
+                f"batch_growth_epoch={start} must be one of the run's epochs, 0 to "
+                f"{self.epochs - 1}"
+            )
+        if not (self.rate > 0 and math.isfinite(self.rate)):
             raise InputError(f"lr={self.lr} must be positive")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} must be in [0, 1)")
@@ -111,12 +137,18 @@ class TrainConfig:
         """Epochs of warm-up, given or by default."""
         return min(5, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
+    @property
+    def rate(self) -> float:
+        """The rate for 256 samples, given or by default."""
+        return RATES[self.optimizer] if self.lr is None else self.lr
+
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON and YAML can hold it."""
-        return {
+        values = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
         }
+        return values | {"lr": self.rate}
 
 
 def _short(number: int) -> str:

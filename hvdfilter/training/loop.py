@@ -17,9 +17,12 @@ import torch
 
 from hvdfilter import models, policies
 from hvdfilter.data import Images, Normalize, augment, make_loader, open_dataset
+from hvdfilter.features import feature_scores, head
+from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, optimizer, ring
+from hvdfilter.training import checkpoint, growth, optimizer, ring
+from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
@@ -81,15 +84,22 @@ class Trainer:
             seed=config.seed,
         )
         self.model, self.prepare = self._build_model()
+        if waiting(policy) is not None:  # said now, and not when the opening has been trained
+            with world.collective.errors_shared():
+                head.check(self._forward(), self.train_set.batch([0])[0].to(world.device))
         self.optimizer, self.peak_lr = optimizer.build(config, self.model, world)
+        self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer)
+        self.backward = Backward(policy, self.model, config.seed, world)
+        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
-        self.loader = self._loader(self.train_set, self.sampler)
+        self.batch_size = config.batch_size  # of the epoch
+        self._forward_size = FORWARD_BATCHES * config.batch_size
+        self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
-        self.test_loader = self._loader(self.test_set, mine, FORWARD_BATCHES)
+        self.test_loader = self._loader(self.test_set, mine, self._forward_size)
         self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
@@ -115,6 +125,7 @@ class Trainer:
         Raises `Preempted`, after a checkpoint, when `watch` has seen a signal on any rank.
         """
         costs, record = self.filter.costs, None
+        self._grow_batch()
         # A run's random choices (dropout) depend on nothing that ran before it in this process.
         torch.manual_seed(self.config.seed + self.epoch)
         with costs.whole():
@@ -124,11 +135,14 @@ class Trainer:
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                self.backward.end_epoch()
                 self.filter.end_epoch()
+                if due(self.filter):
+                    self._score_features()
                 record = self._record()
                 if self.config.variance:
                     with costs.measure("variance"):
-                        record["variance"] = self.variance.measure(self.epoch)
+                        record["variance"] = self.variance.measure(self.epoch, self.batch_size)
         if record is None:
             self.save()
             raise Preempted(self.folder.path)
@@ -147,7 +161,7 @@ class Trainer:
         """Whether the epoch was trained to its end: False when a rank was told to stop."""
         config, device = self.config, self.world.device
         self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
-        steps = self.step + _steps(len(self.sampler), config.batch_size)
+        steps = self.step + _steps(len(self.sampler), self.batch_size)
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
         self.model.train()
         with self.filter.costs.measure("training"):
@@ -166,18 +180,26 @@ class Trainer:
         return self.step == steps
 
     def _rescore(self) -> None:
-        loader = self._loader(self.train_set, self.filter.hidden_sampler(), FORWARD_BATCHES)
-        model = forward_only(self.prepare, self.model, self.config.model, self.world.device)
-        self.filter.rescore(model, loader)
+        loader = self._loader(self.train_set, self.filter.hidden_sampler(), self._forward_size)
+        self.filter.rescore(self._forward(), loader)
+
+    def _score_features(self) -> None:
+        book = self.filter.book
+        mine = range(book.start, book.start + book.length)
+        loader = self._loader(self.train_set, mine, self._forward_size)
+        feature_scores(self.filter, self._forward(), loader)
+
+    def _forward(self) -> torch.nn.Module:
+        return forward_only(self.prepare, self.model, self.config.model, self.world.device)
 
     def _record(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
-        world, config, mask = self.world, self.config, self.filter.mask
+        world, mask = self.world, self.filter.mask
         with self.filter.costs.measure("evaluation"):
             test_loss, accuracy = evaluate(self.model, self.test_loader, self.prepare, world)
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
-        steps_full = _steps(shard, config.batch_size)
+        steps_full = _steps(shard, self.batch_size)  # what hiding saves, not the larger batch
         gradient_bytes, tensors = ring.gradient_traffic(self.model, world)
         saved = steps_full - self.step
         return {
@@ -190,6 +212,7 @@ class Trainer:
             "kept": self.filter.trained,
             "hidden": self.filter.num_samples - self.filter.trained,
             "mask_digest": mask.digest,
+            "batch_size": self.batch_size,
             "steps": self.step,
             "steps_full": steps_full,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -218,23 +241,30 @@ class Trainer:
         prepare = Normalize(self.train_set.mean, self.train_set.std)
         return model.to(self.world.device), prepare.to(self.world.device)
 
+    def _grow_batch(self) -> None:
+        size = self.growth.batch(self.config.batch_size, self.epoch)
+        if size != self.batch_size:
+            self.batch_size = size
+            self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
+
     def _set_rate(self, progress: float) -> None:
         factor = schedule(progress, self.config.epochs, self.config.warmup)
+        factor *= self.growth.multiple(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
 
-    def _loader(self, images: Images, sampler: ShardSampler | range, batches: int = 1) -> Any:
-        size = batches * self.config.batch_size
+    def _loader(self, images: Images, sampler: ShardSampler | range, size: int) -> Any:
         return make_loader(images, sampler, size, self.config.workers)
 
     def save(self) -> None:
         """Collective. Write the checkpoint of where the run is."""
         # What was trained on, not what a loader has fetched ahead.
-        consumed = (self.step - self._resumed_at) * self.config.batch_size
+        consumed = (self.step - self._resumed_at) * self.batch_size
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "filter": self.filter.state_dict(consumed),
+            "backward": self.backward.state(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": float(self.world.collective.allreduce(np.array([self.loss_sum]), "sum")[0]),
@@ -253,6 +283,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.filter.load_state_dict(state["filter"])
+        self.backward.restore(state["backward"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum = state["loss_sum"] if self.world.rank == 0 else 0.0
         if self.step > 0:  # the part of the epoch that is done has had its costs

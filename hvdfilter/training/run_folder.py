@@ -26,6 +26,8 @@ MOST_BYTES_OF_A_NAME = 200  # of the 255 that file systems allow; `compare` adds
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = ("resume", "runs", "name", "workers", "batch_size")
+# Options that configurations of older runs lack, with what those runs did.
+NEWER = {"batch_growth": 1, "optimizer": "sgd"}
 
 
 class RunFolder:
@@ -95,6 +97,11 @@ def check_name(name: str) -> None:
         )
 
 
+def option_of(config: Mapping[str, Any], name: str) -> Any:
+    """An option of a run's configuration; what a run did that is older than the option."""
+    return config.get(name, NEWER.get(name))
+
+
 def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
     text = plain_yaml.dump(options, f"run {name}")
     try:
@@ -145,8 +152,9 @@ def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bo
 
 def _same_run(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for option, value in now.items():
-        if option not in FREE_TO_CHANGE and saved.get(option) != value:
+        before = option_of(saved, option)
+        if option not in FREE_TO_CHANGE and before != value:
             raise InputError(
-                f"the run to resume has {option}={saved.get(option)} but now {option}={value}: "
+                f"the run to resume has {option}={before} but now {option}={value}: "
                 "resume with the options it was started with, or start a new run"
             )

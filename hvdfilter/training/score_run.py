@@ -14,12 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from hvdfilter import models, scoring
-from hvdfilter.agreement import KeepMask, ScoreBook
+from hvdfilter.agreement import ScoreBook
 from hvdfilter.data import Images, Normalize, make_loader, open_dataset
 from hvdfilter.errors import InputError
+from hvdfilter.features import head
+from hvdfilter.features.collect import Collector
+from hvdfilter.features.scores import score_columns
 from hvdfilter.filter.ids import name_ids
-from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.policies import score_file
+from hvdfilter.policies.feature_filter import SCORES
 from hvdfilter.training import checkpoint, ring
 from hvdfilter.training.record import recorded
 from hvdfilter.training.run_files import read_settings
@@ -32,8 +35,9 @@ FILE = "scores.parquet"
 def score_run(run: Path, data: str | None = None, limit: int | None = None) -> Path:
     """Collective. Forward pass in eval mode over the training set; returns the file written.
 
-    The file holds the columns `COLUMNS`, `el2n` (the gradient norm of this one model), and what
-    the run itself noted of each sample that a static policy chooses by, such as `forgetting`.
+    The file holds the columns `COLUMNS`, `el2n` (the gradient norm of this one model), what policy
+    `feature-filter` chooses by where the model ends in a linear layer, and what the run itself
+    noted of each sample that a static policy chooses by, such as `forgetting`.
 
     data: another set to score, such as what a hold-out model was not trained on, written to
     `scores-of-NAME.parquet`; limit: only its first samples. Raises `InputError` on every rank when
@@ -56,8 +60,8 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
     model.load_state_dict(state["model"])
     prepare = Normalize(trained.mean, trained.std)
     forward = torch.nn.Sequential(prepare, model).to(world.device).eval()
-    book = _scored(forward, images, config, world)
-    columns = {name: book.column(name) for name in COLUMNS}
+    book, features = _scored(forward, images, config, world)
+    columns = {name: book.column(name) for name in COLUMNS} | features
     columns["el2n"] = columns["grad_norm"]
     if data is None:
         columns |= _noted(state["filter"], book)
@@ -78,21 +82,37 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
 
 def _scored(
     forward: torch.nn.Module, images: Images, config: dict[str, Any], world: World
-) -> ScoreBook:
-    shard = ShardSampler(
-        KeepMask.full(len(images)), rank=world.rank, size=world.size, seed=0, shuffle=False
-    )
+) -> tuple[ScoreBook, dict[str, NDArray[np.float32]]]:
+    """What the model says of this rank's block of samples, and its scores of their features."""
     book = ScoreBook(len(images), COLUMNS, world.collective)
-    with world.collective.errors_shared(), torch.no_grad():
-        for ids, x, y in make_loader(images, shard, config["batch_size"], config["workers"]):
-            try:
-                scores = scoring.score(forward(x.to(world.device)), y.to(world.device))
-                scoring.check(scores)
-            except InputError as refused:
-                raise name_ids(refused, ids) from None
+    mine = range(book.start, book.start + book.length)
+    with world.collective.errors_shared():
+        linear = _ends_in_linear(forward, images.batch([0])[0].to(world.device))
+    with world.collective.errors_shared(), torch.no_grad(), head.Head(forward) as watched:
+        seen = Collector(watched, len(images), features=True)
+        for ids, x, y in make_loader(images, mine, config["batch_size"], config["workers"]):
+            logits, y = forward(x.to(world.device)), y.to(world.device)
+            if linear:
+                scores = seen.score(logits, y, ids)
+            else:
+                try:
+                    scores = scoring.score(logits, y)
+                    scoring.check(scores)
+                except InputError as refused:
+                    raise name_ids(refused, ids) from None
             book.observe(ids, scores)
     book.exchange()
-    return book
+    if not linear:
+        return book, {}
+    return book, score_columns(seen, SCORES, len(images), config["seed"], world.collective)
+
+
+def _ends_in_linear(forward: torch.nn.Module, x: torch.Tensor) -> bool:
+    try:
+        head.check(forward, x)
+    except InputError:
+        return False
+    return True
 
 
 def _noted(saved: dict[str, Any], book: ScoreBook) -> dict[str, NDArray[Any]]:
@@ -102,7 +122,7 @@ def _noted(saved: dict[str, Any], book: ScoreBook) -> dict[str, NDArray[Any]]:
     return {
         name: column[mine].astype(bool if column.dtype == bool else np.float32)
         for name, column in columns.items()
-        if name in score_file.AGGREGATES and column.ndim == 1
+        if name in score_file.AGGREGATES and column.ndim == 1 and np.isfinite(column).any()
     }
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 
 from hvdfilter import policies
-from hvdfilter.errors import InputError
-from hvdfilter.policies.wrapping import innermost
-from hvdfilter.training import budget, opening, ring
+from hvdfilter.training import backward, budget, growth, opening, optimizer, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
 from hvdfilter.training.preemption import Watch
@@ -44,13 +42,9 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
-        inner = innermost(policy)
-        if inner.own_scores and inner.columns:  # refused here, before there is a folder
-            raise InputError(
-                f"policy {policy.name!r} needs {next(iter(inner.own_scores))} from filt.observe, "
-                "in a script of your own: give this command its score file, "
-                "--policy_options.scores PATH"
-            )
+        backward.check(policy)
+        growth.plan(config, policy)
+        optimizer.check(config)
     if not opening.several(policy):
         return Trainer(config, world, policy)
     folder = RunFolder.open(config.runs, config.name, config.plain(), world, config.resume)

@@ -42,13 +42,15 @@ class Variance:
         self._filter, self._network = filt, network
         self._parameters = [p for p in network.parameters() if p.requires_grad]
 
-    def measure(self, epoch: int) -> dict[str, dict[str, float]]:
+    def measure(self, epoch: int, size: int) -> dict[str, dict[str, float]]:
         """Collective. `variance` and `normalised` of "uniform" and "policy" batches of `epoch`.
+
+        size: of a batch, on each rank.
 
         The policy's are those that the epoch has trained, from its first on (from where it was
         resumed), with their weights, at the weights of the model as it is now.
         """
-        size, wanted = self._config.batch_size, self._config.variance
+        wanted = self._config.variance
         # All ranks draw as many; and batches that are not whole are of another distribution.
         dealt = self._filter.sampler().drawn(wanted * size)
         dealt = dealt[: len(dealt) // size * size]

@@ -9,6 +9,7 @@ import pytest
 
 from hvdfilter.data import open_dataset
 from hvdfilter.policies import score_file
+from hvdfilter.policies.feature_filter import SCORES
 from tests.distributed.launch import run_command
 from tests.distributed.test_train import launch, train
 from tests.policies.static_cases import score_file_of
@@ -38,10 +39,14 @@ def test_ranks_train_the_opening_of_several_seeds_and_score_the_run(tmp_path: Pa
         done = run_command(launch(ranks, "score", str(tmp_path / "run")), timeout=60)
         assert done.returncode == 0, done.stderr[-3000:]
         path = tmp_path / "run" / "scores.parquet"
-        columns = score_file.read(path, ["loss", "correct"], 0, N, N, labels)
+        features = [f"feature_{name}" for name in SCORES]
+        columns = score_file.read(path, ["loss", "correct", *features], 0, N, N, labels)
         alone = columns if alone is None else alone
         np.testing.assert_allclose(columns["loss"], alone["loss"], rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(columns["correct"], alone["correct"])
+        for name in features:
+            assert len(set(columns[name].tolist())) > N // 2  # a score, not a constant
+            np.testing.assert_allclose(columns[name], alone[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_file_of_another_set_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:

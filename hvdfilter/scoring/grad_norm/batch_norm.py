@@ -28,7 +28,7 @@ class BatchNormLayer(Layer):
             if torch.is_grad_enabled():
                 raise self.refuse(
                     "normalises by the statistics of the batch, which couples its samples: "
-                    "call eval() on it, or use GroupNorm"
+                    f"call eval() on it, or use GroupNorm{self.ledger.otherwise}"
                 )
         return super().forward(*inputs, **named)
 

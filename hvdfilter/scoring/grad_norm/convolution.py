@@ -88,6 +88,8 @@ class ConvLayer(Layer):
     def weight_gradient(self, x: Tensor, weight: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """Note the weight's norms. Also the bias's rows [B, M], where they came along."""
         record = self.records["weight"]
+        if record.reader is not None:
+            record.reader.product(self, x, g)
         length = math.prod(g.shape[2:])
         inputs, outputs = weight[0].numel(), weight.shape[0] // self.groups
         by_group = g.unflatten(1, (self.groups, outputs)).flatten(3).mT

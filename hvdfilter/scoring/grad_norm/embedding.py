@@ -27,7 +27,7 @@ class EmbeddingLayer(Layer):
         if self.module.scale_grad_by_freq:
             raise self.refuse("scales gradients by token counts over the batch: samples couple")
         if self.module.max_norm is not None or self.module.sparse:
-            raise self.refuse("uses max_norm or sparse gradients, which GradNorm does not support")
+            raise self.refuse("uses max_norm or sparse gradients, which are not supported")
 
     def _call(self, x: Tensor) -> Tensor:
         if x.dim() < 1:

@@ -35,7 +35,7 @@ class InstanceNormLayer(GroupNormLayer):
 
     def _check(self) -> None:
         if self.module.track_running_stats:
-            raise self.refuse("tracks running statistics, which GradNorm does not support")
+            raise self.refuse("tracks running statistics, which is not supported")
 
     def groups(self) -> int:
         """Channel groups that share a mean and a variance."""

@@ -15,7 +15,7 @@ from hvdfilter.scoring.grad_norm.ledger import Ledger, ParameterRecord
 
 
 class Layer:
-    """A supported module while GradNorm is attached.
+    """A supported module while its attachment lasts.
 
     `families` maps each parameter's attribute name to the form of its per-sample gradients; a
     parameter under any other name (a weight-norm direction, say) is refused.
@@ -34,14 +34,14 @@ class Layer:
             if attribute not in self.families:
                 raise InputError(
                     f"'{name}' ({type(module).__name__}) has a trainable parameter '{attribute}' "
-                    "that GradNorm does not know: freeze it or take it out of the module"
+                    f"that {ledger.user} does not know: freeze it or take it out of the module"
                 )
             full = f"{name}.{attribute}" if name else attribute
             self.records[attribute] = ledger.record(full, parameter, self.families[attribute])
         if any(attribute not in module._parameters for attribute in self.families):
             raise InputError(
                 f"'{name}' ({type(module).__name__}) computes one of its parameters from others "
-                "(weight or spectral normalisation): GradNorm cannot follow that"
+                f"(weight or spectral normalisation): {ledger.user} cannot follow that"
             )
         self._check()
 

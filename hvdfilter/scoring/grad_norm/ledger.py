@@ -8,7 +8,7 @@ knows a layer; it never lets a gradient pass that no layer has accounted for.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,19 @@ class Piece(Protocol):
         """Squared norms [B], float64, of the per-sample sums of this piece and `others`."""
 
 
+class Reader(Protocol):
+    """Whoever wants more of a parameter's per-sample gradients than their norms, as they pass."""
+
+    def rows(self, rows: Tensor) -> None:
+        """A use's per-sample gradients [B, D] of a bias, scale or shift."""
+
+    def product(self, layer: Any, x: Tensor, g: Tensor) -> None:
+        """A use of a Linear's or Conv's weight: what its layer was given, and output gradients.
+
+        Linear: x [B, T, K], g [B, T, M]; Conv: x [B, C, ...] as padded by `layer`, g [B, M, ...].
+        """
+
+
 class ParameterRecord:
     """The account of one trainable parameter."""
 
@@ -30,6 +43,7 @@ class ParameterRecord:
         self.name = name
         self.parameter = parameter
         self.family = family
+        self.reader: Reader | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -70,8 +84,8 @@ class ParameterRecord:
     def _one_backward(self) -> None:
         if self.squares is not None or self.checked:
             raise InputError(
-                f"parameter '{self.name}' got a second gradient before the norms were read: "
-                "call norms() or reset() after every backward"
+                f"parameter '{self.name}' got a second gradient before the first was read: "
+                "call norms(), or assign(), or reset() after every backward"
             )
 
     def check(self, gradient: Tensor) -> None:
@@ -106,9 +120,13 @@ class ParameterRecord:
 
 
 class Ledger:
-    """The records of all trainable parameters, and the batch size that all layers must share."""
+    """The records of all trainable parameters, and the batch size that all layers must share.
 
-    def __init__(self) -> None:
+    user: the class that reads it, for what is refused; otherwise: its further remedy, if any.
+    """
+
+    def __init__(self, user: str = "GradNorm", otherwise: str = "") -> None:
+        self.user, self.otherwise = user, otherwise
         self.records: dict[int, ParameterRecord] = {}
         self.samples = -1
 
@@ -118,7 +136,7 @@ class Ledger:
         if record.family != family:
             raise InputError(
                 f"'{name}' and '{record.name}' are one tensor used by layers of different kinds: "
-                "GradNorm cannot form their cross terms"
+                f"{self.user} cannot form their cross terms{self.otherwise}"
             )
         return record
 
@@ -127,7 +145,7 @@ class Ledger:
         if self.samples not in (-1, samples):
             raise InputError(
                 f"layer '{name}' sees {samples} rows where earlier layers saw {self.samples}: "
-                "GradNorm needs the batch as the first dimension of every layer's input, and "
+                f"{self.user} needs the batch as the first dimension of every layer's input, and "
                 "reset() after a batch whose norms are not read"
             )
         self.samples = samples

@@ -38,6 +38,8 @@ class LinearLayer(Layer):
     def weight_gradient(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """Note the weight's norms; a [B, T, K], g [B, T, M]. Also bias rows, if they came along."""
         record = self.records["weight"]
+        if record.reader is not None:
+            record.reader.product(self, a, g)
         length, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
 
         def positions(i: int, j: int) -> Tensor:

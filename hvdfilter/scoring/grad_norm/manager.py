@@ -1,46 +1,15 @@
-"""GradNorm: attaches to a model, and reads the norms after a backward.
-
-Never computes a gradient of its own accord: the norms are a by-product of the backward that the
-training step does anyway, and that backward's parameter gradients stay what they were.
-"""
+"""GradNorm: the norms of per-sample gradients, read after a backward."""
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hvdfilter.errors import InputError
-from hvdfilter.scoring.grad_norm.batch_norm import BatchNormLayer
-from hvdfilter.scoring.grad_norm.convolution import ConvLayer
-from hvdfilter.scoring.grad_norm.embedding import EmbeddingLayer
-from hvdfilter.scoring.grad_norm.group_norm import GroupNormLayer, InstanceNormLayer
-from hvdfilter.scoring.grad_norm.layer import Layer
-from hvdfilter.scoring.grad_norm.layer_norm import LayerNormLayer, RMSNormLayer
-from hvdfilter.scoring.grad_norm.ledger import Ledger
-from hvdfilter.scoring.grad_norm.linear import LinearLayer
-
-FAMILIES: dict[type[nn.Module], type[Layer]] = {
-    nn.Linear: LinearLayer,
-    nn.Conv1d: ConvLayer,
-    nn.Conv2d: ConvLayer,
-    nn.Conv3d: ConvLayer,
-    nn.Embedding: EmbeddingLayer,
-    nn.LayerNorm: LayerNormLayer,
-    nn.RMSNorm: RMSNormLayer,
-    nn.GroupNorm: GroupNormLayer,
-    nn.InstanceNorm1d: InstanceNormLayer,
-    nn.InstanceNorm2d: InstanceNormLayer,
-    nn.InstanceNorm3d: InstanceNormLayer,
-    nn.BatchNorm1d: BatchNormLayer,
-    nn.BatchNorm2d: BatchNormLayer,
-    nn.BatchNorm3d: BatchNormLayer,
-}
+from hvdfilter.scoring.grad_norm.attachment import Attachment
 
 
-class GradNorm:
+class GradNorm(Attachment):
     """Exact L2 norm of each sample's own loss gradient over all trainable parameters of `model`.
 
     While attached, the supported layers compute the same outputs through autograd functions whose
@@ -70,59 +39,8 @@ class GradNorm:
     def __init__(self, model: nn.Module, reduction: str = "mean") -> None:
         if reduction not in ("mean", "sum"):
             raise InputError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
-        self.model = model
+        super().__init__(model)
         self.reduction = reduction
-        self._ledger = Ledger()
-        self._layers = [
-            layer
-            for name, module in model.named_modules()
-            if (layer := _layer(name, module, self._ledger)) is not None
-        ]
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._attached = False
-
-    def attach(self) -> GradNorm:
-        """Swap in the noting forwards; forget anything noted before."""
-        if self._attached:
-            raise InputError("this GradNorm is attached already")
-        for layer in self._layers:
-            if "forward" in vars(layer.module):
-                raise InputError(
-                    f"module '{layer.name}' has a forward of its own (another GradNorm?): "
-                    "detach that first"
-                )
-        self.reset()
-        for layer in self._layers:
-            vars(layer.module)["forward"] = layer.forward
-        for record in self._ledger.records.values():
-            self._hooks.append(record.parameter.register_hook(record.check))
-        self._attached = True
-        return self
-
-    def detach(self) -> None:
-        """Give the modules their own forwards back; what was noted can still be read."""
-        for layer in self._layers:
-            if vars(layer.module).get("forward") == layer.forward:
-                del vars(layer.module)["forward"]
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        self._attached = False
-
-    def __enter__(self) -> GradNorm:
-        return self.attach()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.detach()
-
-    def reset(self) -> None:
-        """Forget what was noted, as after a forward whose backward never came."""
-        self._ledger.clear()
 
     def norms(self, weight: Tensor | None = None, count: float | None = None) -> Tensor:
         """Gradient norms [B] of the samples' own losses in the last backward; read once.
@@ -134,44 +52,9 @@ class GradNorm:
         float64 model.
         """
         squares = self._ledger.total()
-        samples = squares.shape[0]
         if count is None:
-            count = max(samples, 1) if self.reduction == "mean" else 1
-        elif not count > 0:
-            raise InputError(f"count must be positive, not {count}")
-        norms = squares.sqrt() * count
-        if weight is not None:
-            if weight.shape != (samples,):
-                raise InputError(f"weight must be [{samples}], not {list(weight.shape)}")
-            unseen = (weight.detach() == 0).nonzero()
-            if unseen.numel():
-                raise InputError(
-                    f"weight[{int(unseen[0])}] is 0: that sample has no gradient to take a norm of"
-                )
-            norms = norms / weight.detach().to(norms).abs()
+            count = max(squares.shape[0], 1) if self.reduction == "mean" else 1
+        norms = squares.sqrt() * self.own_scale(weight, count).to(squares).abs()
         wide = any(r.parameter.dtype == torch.float64 for r in self._ledger.records.values())
         self.reset()
         return norms if wide else norms.float()
-
-
-def _layer(name: str, module: nn.Module, ledger: Ledger) -> Layer | None:
-    """The family of `module`; None if nothing of it needs noting."""
-    kind = type(module)
-    trainable = any(p is not None and p.requires_grad for p in module._parameters.values())
-    family = FAMILIES.get(kind)
-    if family is None and isinstance(module, _BatchNorm) and not trainable:
-        family = BatchNormLayer
-    if family is None:
-        # A subclass that keeps its parent's forward computes what the parent computes.
-        for base in kind.__mro__[1:]:
-            if isinstance(base, type) and base in FAMILIES and kind.forward is base.forward:
-                family = FAMILIES[base]
-    if family is None:
-        if trainable:
-            own = ", ".join(n for n, p in module._parameters.items() if p is not None)
-            raise InputError(
-                f"module '{name}' ({kind.__name__}) has trainable parameters ({own}) and GradNorm "
-                "has no exact rule for it: freeze it, or build it from supported layers"
-            )
-        return None
-    return family(name, module, ledger) if trainable or family is BatchNormLayer else None

@@ -42,6 +42,8 @@ class RowPiece:
 
 def note_rows(record: ParameterRecord, rows: Tensor) -> Tensor:
     """Enter per-sample gradients `rows` [B, D] and return the parameter's gradient."""
+    if record.reader is not None:
+        record.reader.rows(rows)
     gradient = rows.sum(dim=0).view_as(record.parameter)
     if record.alone:
         return record.settle(row_squares(rows), gradient)
