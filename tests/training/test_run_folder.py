@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from hvdfilter.agreement import SoloCollective
+from hvdfilter.agreement import Collective, SoloCollective
 from hvdfilter.errors import InputError
 from hvdfilter.report.compare import find_full, summarise
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.run_folder import RunFolder, check_name, read_config, read_metrics
 from hvdfilter.training.start import train
 from hvdfilter.world import World
+from tests.agreement.worlds import all_errors
 from tests.limits import no_room
 
 ALONE = World(0, 1, 0, torch.device("cpu"), SoloCollective())
@@ -62,6 +63,18 @@ def test_a_line_that_finds_no_room_is_one_sentence_and_leaves_the_others(tmp_pat
     Path(f"{run.metrics}.writing").mkdir()
     with pytest.raises(InputError, match="metrics.jsonl cannot be written .Is a directory"):
         run.forget_after(1)
+
+
+def test_what_rank_0_cannot_write_is_every_ranks_error(tmp_path: Path) -> None:
+    def body(collective: Collective) -> None:
+        world = World(collective.rank, 3, 0, torch.device("cpu"), collective)
+        run = RunFolder.open(tmp_path, "run", OPTIONS, world)
+        run.metrics.mkdir(exist_ok=True)
+        run.append(RECORD)
+
+    said = all_errors(3, body)
+    assert len(said) == 3 and len(set(said)) == 1
+    assert "rank 0: " in said[0] and "metrics.jsonl cannot be written (Is a directory)" in said[0]
 
 
 @pytest.mark.parametrize(
