@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import os
 import re
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hvdfilter.errors import InputError
 
@@ -117,6 +118,23 @@ class Registry(Generic[T]):
 def nearest(wrong: str, names: Iterable[str], cutoff: float = 0.4) -> str | None:
     """The name that was probably meant, if any is near."""
     return next(iter(difflib.get_close_matches(wrong, list(names), n=1, cutoff=cutoff)), None)
+
+
+def hint(wrong: str, names: Iterable[str]) -> str:
+    """What ends a sentence about an option that is none: the one that was meant, and all."""
+    names = list(names)
+    near, listed = nearest(wrong, names, cutoff=0.5), ", ".join(names) or "none"
+    meant = "" if near is None else f": did you mean {near!r}?"
+    return f"{meant} (there are: {listed})"
+
+
+def typed(owner: str, option: str, value: Any, wanted: Any) -> Any:
+    """`value` for an option of type `wanted`, an int made a float; else `InputError`."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 1 << 63 else math.inf
+    if wanted in (float, int, bool, str) and type(value) is not wanted:
+        raise InputError(f"{owner}: option {option}={value!r} must be of type {wanted.__name__}")
+    return value
 
 
 def _meant(wrong: str, usages: dict[str, str], cutoff: float = 0.4) -> str:

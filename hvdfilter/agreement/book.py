@@ -18,6 +18,7 @@ from hvdfilter.agreement.buffer import ObservationBuffer
 from hvdfilter.agreement.calls import Call
 from hvdfilter.agreement.fields import Field, resolve
 from hvdfilter.agreement.partition import Blocks
+from hvdfilter.agreement.precision import Code, Precision
 from hvdfilter.agreement.route import split_by_owner
 from hvdfilter.agreement.rows import Rows, last_of_each
 from hvdfilter.agreement.whole import gather_blocks, scatter_blocks
@@ -37,9 +38,11 @@ class ScoreBook:
         collective: over all ranks.
         buffer_rows: observations kept on their device before they start moving to the host.
         round_rows: most observations a rank sends in one all-to-all; more go in several rounds.
+        exchange: ``float32``, ``float16`` or ``8bit``, see `hvdfilter.agreement.precision`.
 
     One observation of a sample travels as 4 bytes (place in the owner's block, and ``correct``)
-    plus 4 for each other value the fields observe: 12 for loss, confidence and correct.
+    plus 4, 2 or 1 for each other value the fields observe: 12, 8 or 6 for loss, confidence and
+    correct. What is stored is the value that its code stands for, on a single rank too.
 
     When a sample stands in several rows of one call, their mean is observed; ``correct`` is what
     more than half of them are. When several calls observe it before an exchange, one counts: on
@@ -56,6 +59,7 @@ class ScoreBook:
         *,
         buffer_rows: int = 1 << 20,
         round_rows: int = 1 << 22,
+        exchange: str = "float32",
     ) -> None:
         self.fields = resolve(tuple(fields))
         self.blocks = Blocks(num_samples, collective.size)
@@ -75,7 +79,8 @@ class ScoreBook:
         self._values = tuple(sorted(needed - {"correct"}))
         self._has_correct = "correct" in needed
         self._buffer = ObservationBuffer(self.observed, buffer_rows)
-        self._record = np.dtype([("at", "<u4")] + [(name, "<f4") for name in self._values])
+        self._precision = Precision(exchange, self._values)
+        self._record = np.dtype([("at", "<u4"), *self._precision.fields])
         self._round_rows = round_rows
 
     @property
@@ -121,17 +126,15 @@ class ScoreBook:
             self._check(ids, values)
         except InputError as caught:
             error = error or caught
-        most, failed = (
-            int(n)
-            for n in self.collective.allreduce(
-                np.array([ids.size, error is not None], np.int64), "max"
-            )
-        )
+        told = [ids.size, error is not None, *self._precision.extent(values)]
+        highest = self.collective.allreduce(np.array(told, np.int64), "max").tolist()
+        most, failed, *extent = highest
         if failed:
             self.collective.share_error(error)
+        codes = self._precision.codes(extent)
         rounds = max(1, -(-most // self._round_rows))
         if rounds == 1:
-            return self._round(ids, values)
+            return self._round(ids, values, codes)
         # By place in the block, so that all observations of one sample meet in one round.
         first = np.array([self.blocks.start(rank) for rank in range(self.blocks.size)])
         span = max(1, max(self.blocks.length(rank) for rank in range(self.blocks.size)))
@@ -139,7 +142,8 @@ class ScoreBook:
         arrived = 0
         for number in range(rounds):
             mine = np.flatnonzero(turn == number)
-            arrived += self._round(ids[mine], {k: v[mine] for k, v in values.items()})
+            part = {name: column[mine] for name, column in values.items()}
+            arrived += self._round(ids[mine], part, codes)
         return arrived
 
     def column(self, name: str) -> NDArray[Any]:
@@ -233,7 +237,9 @@ class ScoreBook:
                     f"ids {first}); lower the learning rate or look at these samples"
                 )
 
-    def _round(self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> int:
+    def _round(
+        self, ids: NDArray[np.int64], values: dict[str, NDArray[Any]], codes: dict[str, Code]
+    ) -> int:
         owner = self.blocks.owner(ids)
         first = np.array([self.blocks.start(rank) for rank in range(self.blocks.size)])
         records = np.empty(ids.size, self._record)
@@ -241,20 +247,22 @@ class ScoreBook:
         if self._has_correct:
             records["at"] |= np.where(values["correct"], _CORRECT, np.uint32(0))
         for name in self._values:
-            records[name] = values[name]
+            records[name] = codes[name].encode(values[name])
         parts = self.collective.alltoall(split_by_owner(records, ids, self.blocks))
         arrived = np.concatenate(parts)
-        self._apply(arrived)
+        self._apply(arrived, codes)
         return int(arrived.size)
 
-    def _apply(self, records: NDArray[Any]) -> None:
+    def _apply(self, records: NDArray[Any], codes: dict[str, Code]) -> None:
         if not records.size:
             return
         at = (records["at"] & _OFFSET).astype(np.int64)
         winner = last_of_each(at, self.length)
         if winner.size < at.size:
             records, at = records[winner], at[winner]
-        seen: dict[str, NDArray[Any]] = {name: records[name] for name in self._values}
+        seen: dict[str, NDArray[Any]] = {
+            name: codes[name].decode(records[name]) for name in self._values
+        }
         if self._has_correct:
             seen["correct"] = (records["at"] & _CORRECT) != 0
         old = Rows(self._columns, at)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdfilter.agreement import Collective
+from hvdfilter.agreement import Collective, precision
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Policy
 
@@ -26,6 +26,7 @@ class Arguments:
     epochs: int
     seed: int
     labels: NDArray[Any] | None = None
+    exchange: str = "float32"
 
     def identity(self) -> dict[str, Any]:
         """What must be equal on all ranks, and in a run that goes on from a saved state."""
@@ -39,7 +40,8 @@ class Arguments:
     def check(self, collective: Collective) -> None:
         """Collective. Raises `InputError`, on every rank, for what one of them cannot be given."""
         collective.share_error(self._fault(collective.size))
-        told = self.identity()
+        # Not a part of the identity: a run may go on with another precision.
+        told = self.identity() | {"exchange": self.exchange}
         if self.labels is not None:
             told["labels"] = f"{self.labels.dtype} {sha256(self.labels.tobytes()).hexdigest()[:12]}"
         mine = ", ".join(f"{name}={value}" for name, value in told.items())
@@ -68,4 +70,4 @@ class Arguments:
                 f"labels has shape {self.labels.shape}, one label for each of the "
                 f"{self.num_samples} samples is needed"
             )
-        return None
+        return precision.fault(self.exchange)

@@ -38,7 +38,8 @@ class Filter(Loop):
 
     num_samples: size of the training set. policy: a name of `hf.policies.available()` or a
     `Policy`. epochs: length of the whole run, which schedules need. labels: int [num_samples] or
-    None. seed: of every random choice; masks depend on it and not on the number of ranks.
+    None. seed: of every random choice; masks depend on it and not on the number of ranks. exchange:
+    "float32", "float16" or "8bit", how precisely observed scores travel to their owners.
 
     Raises `InputError`, on every rank, for an unknown policy, fewer samples than ranks, or ranks
     that were given different arguments.
@@ -53,16 +54,17 @@ class Filter(Loop):
         world: World | None = None,
         labels: Any = None,
         seed: int = 0,
+        exchange: str = "float32",
     ) -> None:
         world = world or current()
         with world.collective.opening(Call.FILTER):
             self.policy = policies.make(policy) if isinstance(policy, str) else policy
             self.labels = None if labels is None else np.asarray(labels)
-        self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels)
+        self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels, exchange)
         self._arguments.check(world.collective)
         super().__init__(num_samples, epochs, world, seed)
         self.costs = Costs()
-        self.book = ScoreBook(num_samples, self.policy.columns, world.collective)
+        self.book = ScoreBook(num_samples, self.policy.columns, world.collective, exchange=exchange)
         self.blocks = self.book.blocks
         self._planner = Planner(self._arguments, self.book)
         self._weights = Weights(self.blocks, world.collective)
@@ -139,6 +141,7 @@ class Filter(Loop):
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         mixed: bool | None = None,
+        clean: Tensor | None = None,
     ) -> Tensor:
         """The mean cross entropy of a batch, torch's with the same options; its scores are noted.
 
@@ -150,13 +153,15 @@ class Filter(Loop):
         are rows of one id; it is correct where more than half of them are. Noted losses include
         label smoothing and no weight. What is `mixed` (mixup, cutmix; soft labels, unless False is
         said) is no single sample's score and not noted, nor is anything under `torch.no_grad()`.
+        clean: logits of the samples as they are, whose scores are noted in the place of those of
+        `logits`, where inputs were perturbed.
 
         A batch that cannot be scored (label or id out of range, NaN or infinite logits) raises
         `InputError` naming the ids: at once in a world of one, at every rank's next step in a
         larger one, where raising at once would leave the others waiting in an allreduce.
         """
         criterion = Criterion(class_weight, label_smoothing, ignore_index)
-        return self._step(self._observer.loss, logits, labels, ids, weight, criterion, mixed)
+        return self._step(self._observer.loss, logits, labels, ids, weight, criterion, mixed, clean)
 
     def update(
         self, losses: Tensor, ids: Any, weight: Tensor | None = None, **scores: Any

@@ -60,8 +60,9 @@ class Observer:
         weight: Tensor | None,
         criterion: Criterion,
         mixed: bool | None,
+        clean: Tensor | None,
     ) -> Tensor:
-        """The mean cross entropy of a batch, differentiable, its scores noted.
+        """The mean cross entropy of a batch, differentiable, its scores noted, or those of `clean`.
 
         Without gradients, as in validation, nothing is noted and `ids` are not looked at.
 
@@ -78,6 +79,7 @@ class Observer:
             weight, unknown = self._weighted(weight, ids, logits)
         try:
             loss, table = criterion.loss(rows, targets, weigh_rows(weight, logits, each))
+            scored = table if clean is None else self._scored(clean, logits, labels, criterion)
         except InputError as refused:
             raise (name_ids(refused, ids, each) if noted else refused) from None
         if noted:
@@ -87,7 +89,7 @@ class Observer:
             if targets.is_floating_point() if mixed is None else mixed:
                 self._tally.withheld = True
             else:
-                self._note(ids, table, each)
+                self._note(ids, scored, each)
         return loss
 
     def score(self, logits: Tensor, labels: Tensor, ids: Any) -> Scores:
@@ -208,6 +210,15 @@ class Observer:
         self._held.forget()
         if error is not None:
             raise error
+
+    @staticmethod
+    def _scored(clean: Tensor, logits: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+        """The score table of other logits of the same samples."""
+        if not isinstance(clean, Tensor) or clean.shape != logits.shape:
+            got = list(clean.shape) if isinstance(clean, Tensor) else type(clean).__name__
+            raise InputError(f"clean: expected logits {list(logits.shape)}, got {got}.")
+        rows, targets, _ = to_classes(clean.detach(), labels)
+        return criterion.score(rows, targets)
 
     def _take(
         self,

@@ -16,16 +16,16 @@ STREAM = 0xF10  # of the order among equal keys, apart from the streams of polic
 _MOST_CLASSES = 1 << 24
 
 
-def labels_of(view: View, policy: str) -> NDArray[Any]:
-    """The labels of the block; `InputError` where there are none to count by."""
+def labels_of(view: View, policy: str, option: str) -> NDArray[Any]:
+    """The labels of the block; `InputError` where there are none that `option` could count by."""
     if view.labels is None:
         raise InputError(
-            f"policy {policy!r}: class_floor needs labels: give them to Filter as labels=, "
+            f"policy {policy!r}: {option} needs labels: give them to Filter as labels=, "
             "one integer a sample"
         )
     if view.labels.dtype.kind not in "iu":
         raise InputError(
-            f"policy {policy!r}: class_floor needs integer labels, not {view.labels.dtype}"
+            f"policy {policy!r}: {option} needs integer labels, not {view.labels.dtype}"
         )
     return view.labels
 
@@ -37,7 +37,7 @@ def with_floor(plan: Plan, view: View, labels: NDArray[Any], share: float) -> Pl
     at weight 1. Order: `always`, then the key, then chance. A negative label is of no class.
     """
     classes = labels >= 0
-    sizes = _sizes(view, labels[classes])
+    sizes = class_sizes(view, labels[classes], "class_floor")
     kept = kept_by(plan, view)
     have = view.total(np.bincount(labels[classes & kept], minlength=sizes.size).astype(np.int64))
     lack = np.maximum(np.ceil(np.round(share * sizes, 6)).astype(np.int64) - have, 0)
@@ -74,18 +74,21 @@ def kept_by(plan: Plan, view: View) -> NDArray[np.bool_]:
     return kept if plan.repeats is None else kept & (plan.repeats > 0)
 
 
-def _sizes(view: View, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Collective. How many samples each class has, on all ranks."""
+def class_sizes(view: View, labels: NDArray[Any], option: str) -> NDArray[np.int64]:
+    """Collective. How many samples each class has, on all ranks; int64 [a power of two].
+
+    labels: int [n], none negative. Raises `InputError`, naming `option`, for labels too large to
+    be classes.
+    """
     # Sums alone: the largest label of all ranks is bounded by its number of binary digits.
     mine = int(labels.max(initial=0)).bit_length()
     digits = np.flatnonzero(view.total((np.arange(65) == mine).astype(np.int64)))[-1]
     most = 1 << int(digits)
     if most > _MOST_CLASSES:
         raise InputError(
-            f"class_floor needs labels that count the classes from 0, not as large as {most // 2}"
+            f"{option} needs labels that count the classes from 0, not as large as {most // 2}"
         )
-    sizes = view.total(np.bincount(labels, minlength=most).astype(np.int64))
-    return sizes
+    return view.total(np.bincount(labels, minlength=most).astype(np.int64))
 
 
 def _added(plan: Plan, added: NDArray[np.bool_]) -> Plan:

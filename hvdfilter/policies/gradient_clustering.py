@@ -78,9 +78,8 @@ class GradientClustering(Policy):
             )
 
         if self.draws not in DRAWS:
-            raise InputError(
-                f"policy {self.name!r}: draws={self.draws!r} must be {', '.join(DRAWS)}"
-            )
+            known = ", ".join(DRAWS)
+            raise InputError(f"policy {self.name!r}: draws={self.draws!r} must be one of {known}")
 
     @property
     def columns(self) -> tuple[Field, ...]:  # type: ignore[override]

@@ -15,6 +15,7 @@ import numpy as np
 from hvdfilter.errors import InputError
 from hvdfilter.policies import floor, guard, share_schedule
 from hvdfilter.policies.base import Plan, Policy, View
+from hvdfilter.policies.minority import CAP, with_repeats
 from hvdfilter.policies.wrapping import Wrapping, keep_of, with_keep
 
 
@@ -25,6 +26,12 @@ class Limited(Wrapping):
     class_floor: of each class of n_c samples, at least ceil(class_floor * n_c) are kept: those of
         `always` first, then by key, then by chance; weight 1 for what this adds. Needs labels; a
         negative label is of no class. Counts and three small allreduces an epoch.
+    minority: kept samples of a class with fewer draws than this share of the largest class's are
+        drawn more often, evenly, by chance where whole draws don't go round, up to that share, and
+        at most `minority_cap` times as often. In every epoch, warm-up and annealing among them;
+        weights as they are. Needs labels. Three small allreduces an epoch, and three of 40 KiB for
+        each rare class.
+    minority_cap: see there.
     noise_guard: the share beta of the hardest by stored loss, over all ranks, is neither evidence
         (the policy sees them as never observed) nor kept by preference (behind all others, in
         random order; by a coin, as often as the others, where the policy throws coins). A sample
@@ -45,6 +52,8 @@ class Limited(Wrapping):
     """
 
     class_floor: float = 0.0
+    minority: float = 0.0
+    minority_cap: int = CAP
     noise_guard: float = 0.0
     warmup: int = 0
     anneal: float = 0.0
@@ -52,11 +61,13 @@ class Limited(Wrapping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option in ("class_floor", "noise_guard", "anneal"):
+        for option in ("class_floor", "minority", "noise_guard", "anneal"):
             value = getattr(self, option)
             if not 0 <= value <= 1 or (option == "noise_guard" and value == 1):
                 interval = "[0, 1)" if option == "noise_guard" else "[0, 1]"
                 self._refuse(f"{option}={value} must be a share in {interval}")
+        if self.minority_cap < 1:
+            self._refuse(f"minority_cap={self.minority_cap} must be 1 or more")
         if self.warmup < 0:
             self._refuse(f"warmup={self.warmup} must be 0 epochs or more")
         steps = share_schedule.parse_steps(self.name, self.fraction)
@@ -93,23 +104,29 @@ class Limited(Wrapping):
 
     def plan(self, view: View) -> Plan:
         """The plan of the policy inside, within the limits."""
+        counting = [name for name in ("class_floor", "minority") if getattr(self, name) > 0]
+        labels = floor.labels_of(view, self.name, counting[0]) if counting else None
         if self.trains_everything(view.epoch, view.epochs):
-            return view.everything()
-        labels = floor.labels_of(view, self.name) if self.class_floor > 0 else None
-        inner = self.inner
-        if self.fraction != "constant":
-            inner = with_keep(inner, 1 - self._hidden_share(view))
-        try:
-            plan = self._guarded(inner, view) if self._guards else inner.plan(view)
-        except InputError:
-            if labels is not None:
-                view.total(np.array([1]))  # the others are on their way to the floor
-            raise
-        if labels is None:
-            return plan
-        if view.total(np.array([0]))[0]:
-            return view.everything()  # another rank has refused, and says so
-        return floor.with_floor(plan, view, labels, self.class_floor)
+            plan = view.everything()
+        else:
+            inner = self.inner
+            if self.fraction != "constant":
+                inner = with_keep(inner, 1 - self._hidden_share(view))
+            try:
+                plan = self._guarded(inner, view) if self._guards else inner.plan(view)
+            except InputError:
+                if labels is not None:
+                    view.total(np.array([1]))  # the others are on their way to count classes
+                raise
+            if labels is None:
+                return plan
+            if view.total(np.array([0]))[0]:
+                return view.everything()  # another rank has refused, and says so
+            if self.class_floor > 0:
+                plan = floor.with_floor(plan, view, labels, self.class_floor)
+        if labels is not None and self.minority > 0:
+            plan = with_repeats(plan, view, labels, self.minority, self.minority_cap)
+        return plan
 
     @property
     def _guards(self) -> bool:

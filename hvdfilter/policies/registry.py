@@ -7,14 +7,13 @@ the group `hvdfilter.policies`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.policies.base import Policy, option_names
 from hvdfilter.policies.limited import COMMON, Limited
-from hvdfilter.registry import Registry, nearest
+from hvdfilter.registry import Registry, hint, typed
 
 P = TypeVar("P", bound=Policy)
 _policies: Registry[type[Policy]] = Registry("policy", "hvdfilter.policies")
@@ -64,8 +63,10 @@ def make(name: str, /, **options: Any) -> Policy:
     for option, value in options.items():
         if option not in known and option not in COMMON:
             every = known + [other for other in COMMON if other not in known]
-            raise InputError(f"policy {name!r} has no option {option!r}{_hint(option, every)}")
-        (own if option in known else common)[option] = _typed(name, option, value, types[option])
+            raise InputError(f"policy {name!r} has no option {option!r}{hint(option, every)}")
+        (own if option in known else common)[option] = typed(
+            f"policy {name!r}", option, value, types[option]
+        )
     made = policy(**own)
     return Limited(made, **common) if common else made
 
@@ -79,19 +80,3 @@ def describe() -> list[tuple[str, str, str, str, str]]:
         does = (policy.__doc__ or "").strip().splitlines()[0]
         rows.append((name, options, does, policy.cost, policy.source))
     return rows
-
-
-def _hint(wrong: str, names: list[str]) -> str:
-    near, listed = nearest(wrong, names, cutoff=0.5), ", ".join(names) or "none"
-    meant = "" if near is None else f": did you mean {near!r}?"
-    return f"{meant} (there are: {listed})"
-
-
-def _typed(policy: str, option: str, value: Any, wanted: Any) -> Any:
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 1 << 63 else math.inf
-    if wanted in (float, int, bool, str) and type(value) is not wanted:
-        raise InputError(
-            f"policy {policy!r}: option {option}={value!r} must be of type {wanted.__name__}"
-        )
-    return value

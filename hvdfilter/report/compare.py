@@ -29,6 +29,7 @@ SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),
     *("batch_growth", "batch_growth_epoch", "optimizer"),
     *("lr", "momentum", "weight_decay", "warmup_epochs"),
+    *("extrapolation", "shaping", "shaping_options"),
 )
 
 

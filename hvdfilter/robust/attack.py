@@ -17,11 +17,9 @@ from torch import Tensor
 
 from hvdfilter.agreement.random import key64
 from hvdfilter.errors import InputError
+from hvdfilter.robust.ball import SEARCHED, inside, size, stride, uphill
 from hvdfilter.robust.norms import known
 
-SEARCHED = ("l2", "linf")
-# A step of the attack, as a share of the radius over the number of steps: enough to cross the ball.
-STRIDE = 2.5
 # Until some radius is survived, the next one is smaller by this.
 BRACKET = 8
 
@@ -121,23 +119,22 @@ def attack_at(
     best = torch.full_like(radius, torch.inf)
     wide = radius.view(-1, *[1] * (x.ndim - 1))
     for start, aim in starts:
-        delta = _inside(x, start * wide, wide, attack, how)
+        delta = inside(x, start * wide, wide, attack, how.box)
         for number in range(how.steps + 1):
             point = (x + delta).requires_grad_(number < how.steps)
             with torch.enable_grad():
                 logits = model(point)
                 gap = _gap(logits, labels)
                 # Not `gap <= 0`: where the logits overflowed to NaN, the answer is lost too.
-                sizes = torch.where(gap.detach() > 0, torch.inf, _size(delta, attack))
+                sizes = torch.where(gap.detach() > 0, torch.inf, size(delta, attack))
                 best = torch.minimum(best, sizes)
                 if number == how.steps:
                     break
                 if aim is not None:
                     gap = (logits.gather(1, labels[:, None]) - logits.gather(1, aim[:, None]))[:, 0]
                 (slope,) = torch.autograd.grad(gap.sum(), point)
-            # Long steps to cross the ball, shorter and shorter ones to settle.
-            stride = STRIDE / how.steps * 2 * (1 - number / how.steps)
-            delta = _inside(x, delta - wide * stride * _uphill(slope, attack), wide, attack, how)
+            step = wide * stride(number, how.steps) * uphill(slope, attack)
+            delta = inside(x, delta - step, wide, attack, how.box)
     return best
 
 
@@ -161,30 +158,6 @@ def _aim(logits: Tensor, labels: Tensor, number: int) -> Tensor | None:
         return None
     ranked = logits.scatter(1, labels[:, None], -torch.inf).sort(1, descending=True).indices
     return ranked[:, number % others]
-
-
-def _size(delta: Tensor, attack: str) -> Tensor:
-    flat = delta.flatten(1)
-    return flat.abs().amax(1) if attack == "linf" else torch.linalg.vector_norm(flat, dim=1)
-
-
-def _uphill(slope: Tensor, attack: str) -> Tensor:
-    # Where a gradient overflowed there is no way up: the attack stays where it is.
-    slope = slope.nan_to_num(0.0, 0.0, 0.0)
-    if attack == "linf":
-        return slope.sign()
-    size = _size(slope, "l2").clamp(min=torch.finfo(slope.dtype).tiny)
-    return slope / size.view(-1, *[1] * (slope.ndim - 1))
-
-
-def _inside(x: Tensor, delta: Tensor, radius: Tensor, attack: str, how: Attack) -> Tensor:
-    """`delta` brought back into the ball, then x + delta into the box, which keeps the ball."""
-    if attack == "linf":
-        delta = torch.minimum(torch.maximum(delta, -radius), radius)
-    else:
-        size = _size(delta, "l2").view_as(radius)
-        delta = delta * (radius / size.clamp(min=torch.finfo(delta.dtype).tiny)).clamp(max=1)
-    return delta if how.box is None else (x + delta).clamp(*how.box) - x
 
 
 def _start(x: Tensor, ids: Sequence[int] | Tensor, attack: str, seed: int, number: int) -> Tensor:

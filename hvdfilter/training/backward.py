@@ -28,8 +28,13 @@ def own_scores(policy: Policy) -> Mapping[str, str]:
     return policy.own_scores if policy.columns else {}
 
 
-def check(policy: Policy) -> None:
-    """Refuse a policy whose scores only a script of its own can make."""
+def check(policy: Policy, shaped: bool = False) -> None:
+    """Refuse a policy whose scores only a script of its own can make, or that want clean inputs."""
+    if shaped and own_scores(policy):
+        raise InputError(
+            f"policy {policy.name!r} chooses by gradients of the samples as they are: leave out "
+            "--shaping, which trains on others"
+        )
     if foreign := sorted(own_scores(policy).keys() - set(MADE)):
         raise InputError(
             f"policy {policy.name!r} needs {foreign[0]}, which only a script of your own can give: "

@@ -51,6 +51,11 @@ class TrainConfig:
     weight_decay: of all weights but biases and normalisation.
     warmup_epochs: epochs of linear warm-up from a tenth of the peak rate; by default a tenth of
         all epochs, at most 5.
+    extrapolation: gradients are taken this many plain steps ahead, along the last averaged
+        gradient; 0 takes them where the weights are.
+    shaping: friendly (ease inputs) or adversarial (perturb those that their scores pick).
+    shaping_options: options of the shaping, e.g. --shaping_options.epsilon 0.1
+    exchange: float32, float16 or 8bit, how precisely scores travel to the ranks that own them.
     seed: of initialisation, order, augmentation and every policy.
     budget_seconds: wall-clock seconds in which training is to end, from the opening of the data
         on: the policy's keep is chosen anew each epoch, not below policy_options.keep (0.3 where
@@ -78,6 +83,10 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_epochs: float | None = None
+    extrapolation: float = 0.0
+    shaping: str | None = None
+    shaping_options: dict[str, Any] = field(default_factory=dict)
+    exchange: str = "float32"
     seed: int = 0
     budget_seconds: float | None = None
     variance: int = 0
@@ -119,6 +128,15 @@ class TrainConfig:
             raise InputError(f"lr={self.lr} must be positive")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} must be in [0, 1)")
+        if not (self.extrapolation >= 0 and math.isfinite(self.extrapolation)):
+            raise InputError(f"extrapolation={self.extrapolation} must not be negative")
+        if self.extrapolation and self.optimizer != "sgd":
+            raise InputError(
+                f"extrapolation={self.extrapolation} goes ahead by the rate of sgd, and "
+                f"{self.optimizer} scales its own: take --optimizer sgd"
+            )
+        if self.shaping_options and self.shaping is None:
+            raise InputError("shaping_options are given without a shaping: add --shaping NAME")
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay={self.weight_decay} must not be negative")
         if self.weight_decay > 1e38:  # of float32
@@ -164,8 +182,9 @@ def _check_types(config: TrainConfig) -> None:
         if not any(_fits(value, kind) for kind in kinds):
             said = str(getattr(wanted, "__name__", wanted)).replace("NoneType", "None")
             raise InputError(f"{name}={value!r:.80} must be of type {said}")
-    if odd := [option for option in config.policy_options if not isinstance(option, str)]:
-        raise InputError(f"policy_options has no option {odd[0]!r:.80}: its names are text")
+    for name in ("policy_options", "shaping_options"):
+        if odd := [option for option in getattr(config, name) if not isinstance(option, str)]:
+            raise InputError(f"{name} has no option {odd[0]!r:.80}: its names are text")
 
 
 def _fits(value: Any, kind: Any) -> bool:

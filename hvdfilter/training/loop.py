@@ -21,12 +21,13 @@ from hvdfilter.features import feature_scores, head
 from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import checkpoint, growth, optimizer, ring
+from hvdfilter.training import checkpoint, growth, optimizer, ring, shaping
 from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
+from hvdfilter.training.informed import Noting
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.schedule import schedule
@@ -71,10 +72,16 @@ class Trainer:
         self.config, self.world = config, world
         self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
+        shape = None
+        if config.shaping is not None:
+            with world.collective.errors_shared():
+                shape = shaping.make(config.shaping, **config.shaping_options)
         self.budget: Budget | None = None
         if config.budget_seconds is not None:
             self.budget = Budget(config, policy, len(self.train_set), world, started)
             policy = self.budget.policy
+        if shape is not None and shape.picks is not None:
+            policy = Noting(policy, shape.picks[0])
         self.filter = Filter(
             len(self.train_set),
             policy,
@@ -82,6 +89,7 @@ class Trainer:
             world=world,
             labels=self.train_set.labels,
             seed=config.seed,
+            exchange=config.exchange,
         )
         self.model, self.prepare = self._build_model()
         if waiting(policy) is not None:  # said now, and not when the opening has been trained
@@ -91,7 +99,8 @@ class Trainer:
         self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
         self.backward = Backward(policy, self.model, config.seed, world)
-        self.train_step = Step(self.model, self.prepare, self.filter, self.optimizer, self.backward)
+        parts = self.model, self.prepare, self.filter, self.optimizer
+        self.train_step = Step(*parts, self.backward, config.extrapolation, shape)
         network = torch.nn.Sequential(self.prepare, self.model)
         self.variance = Variance(config, world, self.train_set, self.filter, network)
         self.sampler = self.filter.sampler()
@@ -131,6 +140,7 @@ class Trainer:
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
+                self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
@@ -223,6 +233,7 @@ class Trainer:
             # One a parameter tensor a step, as they are handed to Horovod, which fuses them.
             "allreduce_calls": self.step * tensors,
             "allreduce_calls_saved": saved * tensors,
+            **self.train_step.record(),
         }
 
     def _open_data(self) -> tuple[Images, Images]:
@@ -263,6 +274,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "train_step": self.train_step.state_dict(),
             "filter": self.filter.state_dict(consumed),
             "backward": self.backward.state(),
             "epoch": self.epoch,
@@ -282,6 +294,7 @@ class Trainer:
         state = checkpoint.read(self.folder.checkpoint, self.world)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.train_step.load_state_dict(state["train_step"])
         self.filter.load_state_dict(state["filter"])
         self.backward.restore(state["backward"])
         self.epoch, self.step = state["epoch"], state["step"]

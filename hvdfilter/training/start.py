@@ -42,7 +42,7 @@ def begin(config: TrainConfig, world: World, watch: Watch, progress: Progress) -
     with world.collective.errors_shared():
         policy = policies.make(config.policy, **config.policy_options)
         opening.check(policy, config.epochs)
-        backward.check(policy)
+        backward.check(policy, config.shaping is not None)
         growth.plan(config, policy)
         optimizer.check(config)
     if not opening.several(policy):

@@ -239,7 +239,12 @@ def test_every_policy_within_every_limit_is_the_same_on_any_number_of_ranks(rank
     columns |= {"correct": rng.uniform(size=n) < 0.8, "observations": seen.astype(np.uint16) * 3}
     columns["label"] = rng.integers(0, 3, n)
     for name in DYNAMIC:
-        for limits in ({"noise_guard": 0.1}, {"class_floor": 0.2}, {"anneal": 0.2}):
+        for limits in (
+            {"noise_guard": 0.1},
+            {"class_floor": 0.2},
+            {"anneal": 0.2},
+            {"minority": 1.0},
+        ):
             policy = make(name, **limits, **({"presample": 1} if name == "importance" else {}))
             one, more = (outcome(policy, columns, size, 3, 10) for size in (1, ranks))
             assert np.array_equal(one.kept, more.kept), (name, limits)

@@ -91,6 +91,8 @@ def test_what_only_a_script_can_give_is_refused() -> None:
     with pytest.raises(InputError, match="'strange' needs beauty, which only a script.*observe"):
         backward.check(Strange())
     backward.check(make("grand", scores="a file"))
+    with pytest.raises(InputError, match="'grand' chooses by gradients.*leave out --shaping"):
+        backward.check(make("grand"), shaped=True)
 
 
 def test_a_model_that_cannot_be_watched_is_refused_by_name(tmp_path: Path) -> None:
