@@ -6,6 +6,7 @@ It parses, calls the library, and turns errors into one sentence and an exit cod
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentError
@@ -13,9 +14,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from hvdfilter import launchers, plain_yaml
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import reason, require_torch
 from hvdfilter.launch.command import main as launch
@@ -34,11 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given[:1] == ["launch"]:  # whose arguments are another program's, and torch no need
             return launch(given[1:])
         with preemption.early() if given[:1] == ["train"] else nullcontext():
-            options = _parser().parse_args(_spelled(given))
-            require_torch()
-            return _COMMANDS[options.command](options[options.command])
-    except ArgumentError as error:
-        return _refuse(_sentence(error))
+            return _command(_spelled(given))
     except InputError as error:
         return _refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
     except (InstallError, WorldError) as error:
@@ -46,12 +45,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         what = f"a package cannot be imported ({reason(error)}): 'hvdfilter doctor' says more"
         return _refuse(what, FAILURE, alone=True)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's words
+            raise
+        what = f"memory is exhausted ({reason(error)}): lower batch_size or the model's width"
+        return _refuse(what, FAILURE, alone=not getattr(error, "on_all_ranks", False))
+
+
+def _command(words: Sequence[str]) -> int:
+    try:
+        _check_configs(words)
+        options = _parser().parse_args(words)
+    except ArgumentError as error:
+        return _refuse_on_all_ranks(_sentence(error))
+    except InputError as error:
+        return _refuse_on_all_ranks(str(error))
+    require_torch()
+    return _COMMANDS[options.command](options[options.command])
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="hvdfilter",
         version=__version__,
+        parser_mode=_MODE,
         exit_on_error=False,
         allow_abbrev=False,
         description="Train on the samples that still teach something.",
@@ -59,7 +76,9 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", required=True)
 
     def add(name: str, summary: str) -> ArgumentParser:
-        sub = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=summary)
+        sub = ArgumentParser(
+            parser_mode=_MODE, exit_on_error=False, allow_abbrev=False, description=summary
+        )
         commands.add_subcommand(name, sub, help=summary)
         return sub
 
@@ -226,6 +245,25 @@ def _spelled(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def _check_configs(words: Sequence[str]) -> None:
+    """Read each `--config` file once by itself: the parser's own complaints are no sentences."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, given = word.partition("=")
+        path = given or following
+        if name == "--config" and os.path.lexists(path):
+            plain_yaml.read(Path(path), "configuration")
+
+
+def _plain(text: str) -> Any:
+    """What the parser takes for YAML: files, and values on the command line."""
+    plain_yaml.check(text)
+    return get_loader("yaml")(text)
+
+
+_MODE = "plain-yaml"
+set_loader(_MODE, _plain, plain_yaml.FAULTS)
+
+
 def _sentence(error: ArgumentError) -> str:
     """The parser's complaint on one line, with the option that was probably meant."""
     text = " ".join(str(error).split())
@@ -236,6 +274,25 @@ def _sentence(error: ArgumentError) -> str:
         if wrong not in known and near:
             return f"{text}: did you mean {near!r}?"
     return text
+
+
+def _refuse_on_all_ranks(sentence: str) -> int:
+    """Say what is wrong with the command line: once, where a launcher has started several ranks.
+
+    A configuration that one node cannot read is every rank's error: the others, who could, are in
+    the first meeting of their command.
+    """
+    if launchers.started_ranks()[0] > 1:
+        try:
+            require_torch()
+            from hvdfilter.world import current
+
+            current().collective.share_error(InputError(sentence))
+        except InputError as shared:
+            sentence = str(shared)
+        except (InstallError, WorldError, ImportError):
+            pass  # the ranks cannot reach each other, and each speaks for itself
+    return _refuse(sentence)
 
 
 def _refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:

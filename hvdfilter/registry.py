@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import os
 import re
 import sys
@@ -130,7 +131,7 @@ def hint(wrong: str, names: Iterable[str]) -> str:
 def typed(owner: str, option: str, value: Any, wanted: Any) -> Any:
     """`value` for an option of type `wanted`, an int made a float; else `InputError`."""
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1 << 63 else math.inf
     if wanted in (float, int, bool, str) and type(value) is not wanted:
         raise InputError(f"{owner}: option {option}={value!r} must be of type {wanted.__name__}")
     return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hvdfilter.data import open_dataset
 from hvdfilter.policies import score_file
 from hvdfilter.training.checkpoints import finished
 from hvdfilter.world import current
+from tests.limits import no_memory
 
 SMALL = {"data": "synthetic:64,1,8,8,4", "epochs": 2, "warmup_epochs": 1, "batch_size": 16}
 QUICK = ["--data", str(SMALL["data"])]
@@ -104,6 +107,75 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "every policy also takes class_floor=0.0" in said
 
 
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("limit: null", "limit: x"),
+        ("limit: null", "lim: 3"),
+        ("batch_size: 16", "batch_size: -3"),
+        ("workers: 0", "workers: [0]"),
+        ("seed: 0", "seed: 0.5"),
+    ],
+)
+def test_a_damaged_setting_is_one_sentence(
+    run: Path, tmp_path: Path, line: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text()
+    assert line in text
+    config.write_text(text.replace(line, other))
+    name = line.split(":")[0]
+    for command in ("score", "robustness"):
+        assert cli.main([command, str(tmp_path / "run")]) == 2
+        assert f"or a damaged one ({name} is " in capsys.readouterr().err
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(24)
+)
+
+
+@pytest.mark.parametrize("equals", [True, False])
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (bytes(range(256)), "is no configuration, or a damaged one ('utf-8' codec"),
+        (b"policy: " + b"[" * 100_000, "it nests deeper than 20 levels"),
+        (LAUGHS.encode(), "write out the value instead of the alias *a"),
+        (b"policy: full\n" + b"#" * (1 << 20), "and configuration has at most 1048576"),
+        (b"policy: full\nseed: " + b"9" * 30, "seed=(more than twenty digits) must be at most"),
+        (b"- 1\n", "is no configuration, for it is not a list of NAME: VALUE"),
+        (b"policy: [\n", "is no configuration, or a damaged one"),
+        (None, "is a pipe, not a regular file"),
+    ],
+)
+def test_a_bad_configuration_is_one_sentence(
+    tmp_path: Path,
+    data: bytes | None,
+    sentence: str,
+    equals: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "run.yaml"
+    os.mkfifo(file) if data is None else file.write_bytes(data)
+    command = [f"--config={file}"] if equals else ["--config", str(file)]
+    assert cli.main(["train", *QUICK, "--runs", str(tmp_path / "runs"), *command]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and sentence in said[0] and len(said[0]) < 600
+    assert not (tmp_path / "runs").exists()
+
+
+def test_memory_that_is_exhausted_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A layer of 9 * 65536 * 131072 weights takes 309 GB.
+    with no_memory(1 << 30):
+        more = ["--model", "cnn:65536", "--runs", str(tmp_path)]
+        assert cli.main(["train", *QUICK, *more]) == 1
+    assert "memory is exhausted" in capsys.readouterr().err
+
+
 def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
     # Set in YAML and on the command line; a schedule's text survives both.
     file = tmp_path / "run.yaml"
@@ -141,7 +213,28 @@ def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
         (["train", "--model", "cnn:wide", *QUICK], "write cnn:WIDTH, such as cnn:32"),
         (["compare", "--policy", "full", *QUICK], "choose another"),
         (["compare", "--name", "x", "--resume", "true", *QUICK], "cannot be resumed"),
+        (["train", "--name", ".."], "name='..' is no name for a folder"),
+        (["train", "--name", "a/b"], "give one without a slash"),
+        (["train", "--name", "a\nb"], r"name='a\nb' is no name"),
+        (["compare", "--name", "../x", *QUICK], "name='../x' is no name"),
+        (["train", "--seed", str(2**63)], "must be at most 9223372036854775807"),
+        (["train", "--seed", "9" * 40], "seed=(more than twenty digits) must be at most"),
+        (["train", "--seed", "9" * 5000], "Exceeds the limit"),
+        (["train", "--batch_size", "9" * 30], "batch_size=(more than twenty digits) must be"),
+        (["train", "--epochs", str(2**31)], "epochs=2147483648 must be at most 2147483647"),
+        (["train", "--variance", "65537"], "variance=65537 must be at most 65536"),
+        (["train", "--weight_decay", "1e308"], "weight_decay=1e+308 must be at most 1e38"),
+        (["train", "--data", f"synthetic:{10**12},1,8,8,4"], "N may be at most 1073741824"),
+        (["train", "--model", "cnn:" + "9" * 12, *QUICK], "its width may be at most 65536"),
+        (["train", "--model", "cnn:" + "9" * 5000, *QUICK], "its width may be at most 65536"),
+        (["train", "--policy_options.tau", "9" * 400], "tau=inf must be"),
+        (["train", "--policy_options", "{a: &a [1], b: *a}"], "policy_options"),
+        (["train", "--config", "{a: &a [1], b: *a}"], "instead of the alias *a"),
+        (["train", "--config", "[" * 5000], "nests deeper than 20 levels"),
+        (["train", "--config", "/dev/zero"], "/dev/zero: is a device"),
         (["score", "/no/such/run"], "/no/such/run is not a run folder"),
+        (["score", "x" * 5000], "is not a run folder"),
+        (["robustness", "x", "--steps", "9" * 30], "steps is too large; it must be at most 65536"),
         (["report", "/no/such/run"], "/no/such/run is not a run folder"),
     ],
 )

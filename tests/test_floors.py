@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # __init__ has no floor: it hands out names of all of them, each at its first use.
 FLOORS = (
     {"errors", "version", "costs", "waiting", "mpi_home", "launchers"},
-    {"installation", "registry"},
-    {"native"},
+    {"installation", "registry", "files"},
+    {"native", "plain_yaml"},
     {"agreement", "scoring", "data", "models"},
     {"spanning", "policies", "robust"},
     {"world"},

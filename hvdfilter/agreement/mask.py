@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 
 MAGIC = b"HVDFMASK"
@@ -188,21 +189,24 @@ class KeepMask:
         return f"KeepMask({self.count} of {self.num_samples} kept, {self.digest[:12]})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the mask; a reader sees the old file or the whole new one, never a part."""
+        """Write the mask; a reader sees the old file or the whole new one, never a part.
+
+        Raises `InputError` where it cannot be written.
+        """
         target = Path(path)
         header = HEADER.pack(
             MAGIC, VERSION, 0, self.num_samples, self.count, bytes.fromhex(self.digest)
         )
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        with open(partial, "wb") as file:
+        # Every rank may save its mask, which is the same, to the one path.
+        writer = f"{os.uname().nodename}.{os.getpid()}"
+        with files.replacing(target, "keep-mask", writer=writer) as file:
             file.write(header)
             file.write(self.packed.data)
-        os.replace(partial, target)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeepMask:
         """Read a mask. InputError names the file when it is no mask, cut short or damaged."""
-        with open(path, "rb") as file:
+        with files.opened(Path(path)) as file:
             raw = file.read(HEADER.size)
             if len(raw) < HEADER.size or not raw.startswith(MAGIC):
                 raise InputError(f"{os.fspath(path)} is not a keep-mask file")

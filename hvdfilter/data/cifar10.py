@@ -1,6 +1,7 @@
 """`cifar10:DIR`: CIFAR-10 as published, in the binary layout or as python batches.
 
-DIR holds the batches or the unpacked archive's folder. All five training batches must be there.
+DIR holds the batches or the unpacked archive's folder. All five training batches must be there, and
+each has the 10,000 images of the published files: a batch cut at an image's end is noticed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hvdfilter.data.folder import find_file, parse_folder, read_file
+from hvdfilter import files
+from hvdfilter.data.folder import find_file, parse_folder
 from hvdfilter.data.images import ArrayImages, Augmentation, Description, Images, check_labels
 from hvdfilter.data.unpickle import load_batch
 from hvdfilter.errors import InputError
 
 _NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _RECORD = 1 + 3 * 32 * 32  # the binary layout: a label, then red, green and blue planes
+_IMAGES = 10_000  # of every batch
+# Toronto's python batches have 31.0 MB, of which the names of the images' files take 0.3 MB.
+_MOST_BYTES = 1 << 26
 # The statistics of the 50,000 training images, as everyone publishes them.
 _DESCRIPTION = Description(
     shape=(3, 32, 32),
@@ -50,19 +55,20 @@ def open_cifar10(
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [N, 3072], int64 [N]) of one file of either layout, at least one row."""
-    data = read_file(path)
+    """(uint8 [10000, 3072], int64 [10000]) of one file of either layout."""
+    data = files.read(path, _MOST_BYTES, "a CIFAR-10 batch")
     if path.suffix == ".bin":
-        if len(data) == 0 or len(data) % _RECORD:
+        if len(data) != _IMAGES * _RECORD:
             raise InputError(
-                f"{path}: has {len(data)} bytes, no whole number of {_RECORD}-byte records, "
+                f"{path}: has {len(data)} bytes, not {_IMAGES} records of {_RECORD} bytes, "
                 "so it is truncated or not CIFAR-10; fetch it again."
             )
         records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
         return records[:, 1:], records[:, 0].astype(np.int64)
     pixels, labels = load_batch(data, path)
-    if len(pixels) != len(labels) or len(labels) == 0:
+    if not len(pixels) == len(labels) == _IMAGES:
         raise InputError(
-            f"{path}: has {len(pixels)} images and {len(labels)} labels; fetch it again."
+            f"{path}: has {len(pixels)} images and {len(labels)} labels, not {_IMAGES} of each; "
+            "fetch it again."
         )
     return pixels, labels

@@ -20,8 +20,9 @@ from hvdfilter.data.images import (
     Description,
     Images,
     default_pad,
+    in_blocks,
     spread,
-    statistics,
+    statistics_of,
 )
 
 MEMORY_LIMIT = 1 << 30
@@ -91,7 +92,8 @@ def describe(
     augmentation = Augmentation(default_pad(*shape[1:]), flip=True)
     draft = Description(shape, class_names, (), (), augmentation)
     samples = EncodedImages(source, np.zeros(count, np.int64), draft, size is not None)
-    mean, std = statistics(_decode(samples, spread(count)))
+    # In blocks: a thousand photographs as they are would take tens of gigabytes.
+    mean, std = statistics_of(_decode(samples, ids) for ids in in_blocks(spread(count), shape))
     return Description(shape, class_names, mean, std, augmentation)
 
 

@@ -5,38 +5,41 @@ It reads no image format; every fault is an InputError that names the path.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hvdfilter.errors import InputError
 
 
-def parse_folder(location: str, usage: str) -> tuple[Path, int | None]:
-    """`DIR` or `DIR,NUMBER` -> (an existing folder, the number or None)."""
+def parse_folder(location: str, usage: str, most: int = 1 << 31) -> tuple[Path, int | None]:
+    """`DIR` or `DIR,NUMBER` -> (an existing folder, the number, 1 to `most`, or None)."""
     if not location:
         raise InputError(f"a folder is missing: write {usage}.")
-    folder, number = Path(location).expanduser(), None
-    if not folder.is_dir():
+    folder, number = _path(location), None
+    if not os.path.isdir(folder):
         head, _, tail = location.rpartition(",")
-        if head and tail.isdigit() and int(tail) > 0:
-            folder, number = Path(head).expanduser(), int(tail)
-    if not folder.is_dir():
-        kind = "is not a folder" if folder.exists() else "does not exist"
+        if head and tail.isascii() and tail.isdigit() and tail.strip("0"):
+            if len(tail.lstrip("0")) > len(str(most)) or int(tail) > most:
+                raise InputError(
+                    f"{head},{tail:.24}: the number is too large; write {usage} with at most "
+                    f"{most}."
+                )
+            folder, number = _path(head), int(tail)
+    if not os.path.isdir(folder):
+        kind = "is not a folder" if os.path.exists(folder) else "does not exist"
         raise InputError(f"{folder}: {kind}; write {usage} with the folder that holds the data.")
     return folder, number
 
 
 def find_file(folders: list[Path], names: list[str]) -> Path:
-    """The first of folders x names that exists, or InputError naming what was looked for."""
+    """The first of folders x names that is a regular file or links to one, or InputError."""
     for folder in folders:
         for name in names:
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return folder / name
     raise InputError(f"{folders[0]}: no file {' or '.join(names)} in it; complete the data set.")
 
 
-def read_file(path: Path) -> bytes:
-    """The whole file; InputError naming it if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+def _path(text: str) -> Path:
+    """The path, with ~ for the user's own folder where that is known."""
+    return Path(os.path.expanduser(text))

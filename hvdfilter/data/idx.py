@@ -2,18 +2,25 @@
 
 The format is LeCun's (yann.lecun.com/exdb/mnist): big-endian magic number, dimensions, bytes.
 10 classes unless CLASSES says otherwise. Never flipped in augmentation: most such sets are writing.
+A file has exactly the bytes that its header promises; no more is read of a gzipped one, and one
+that promises more than `limits.check_unpacked` allows is refused before it is unpacked.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
+import os
+import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from hvdfilter.data.folder import find_file, parse_folder, read_file
+from hvdfilter import files
+from hvdfilter.data.folder import find_file, parse_folder
 from hvdfilter.data.images import (
     ArrayImages,
     Augmentation,
@@ -24,6 +31,7 @@ from hvdfilter.data.images import (
     spread,
     statistics,
 )
+from hvdfilter.data.limits import CLASSES, check_unpacked
 from hvdfilter.errors import InputError
 
 _UNSIGNED_BYTES = 0x08  # the third byte of the magic number; the fourth counts the dimensions
@@ -33,7 +41,7 @@ def open_idx(
     location: str, train: bool, limit: int | None, description: Description | None
 ) -> Images:
     """Images uint8 [1, H, W] in the files' order."""
-    folder, classes = parse_folder(location, "idx:DIR[,CLASSES]")
+    folder, classes = parse_folder(location, "idx:DIR[,CLASSES]", CLASSES)
     num_classes = classes or 10
     pixels, labels = _read_split(folder, train, num_classes)
     if description is None:
@@ -81,25 +89,39 @@ def _spellings(prefixes: list[str], what: str, dimensions: int) -> list[str]:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """The uint8 array of one idx file, which must have exactly the bytes its header promises."""
-    data = read_file(path)
-    if path.suffix == ".gz":
+    start = 4 + 4 * dimensions
+    with files.opened(path) as stored:
+        size = os.fstat(stored.fileno()).st_size
+        zipped = path.suffix == ".gz"
         try:
-            data = gzip.decompress(data)
+            file: Any = gzip.GzipFile(fileobj=stored) if zipped else stored
+            head = file.read(start)
+            if len(head) < start or head[:4] != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
+                raise InputError(
+                    f"{path}: does not begin as an idx file of bytes with {dimensions} "
+                    "dimension(s); fetch it again."
+                )
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            promised = math.prod(shape)
+            if zipped:
+                check_unpacked(path, size, start + promised)
+            elif size != start + promised:
+                raise _wrong_length(path, str(size), start + promised)
+            data = file.read(promised)
+            more = file.read(1)  # also has gzip compare its checksum
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(
                 f"{path}: is truncated or no gzip file ({error}); fetch it again."
             ) from error
-    start = 4 + 4 * dimensions
-    if len(data) < start or data[:4] != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
-        raise InputError(
-            f"{path}: does not begin as an idx file of bytes with {dimensions} dimension(s); "
-            "fetch it again."
-        )
-    shape = np.frombuffer(data, ">u4", dimensions, offset=4).astype(int)
-    expected = start + int(np.prod(shape))
-    if len(data) != expected:
-        raise InputError(
-            f"{path}: has {len(data)} bytes where its header promises {expected}, "
-            "so it is truncated or damaged; fetch it again."
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    if len(data) < promised or more:
+        length = f"{start + len(data) + len(more)}{' or more' * bool(more)}"
+        raise _wrong_length(path, length, start + promised)
+    # Zero times 2^32 is nothing, yet no shape that NumPy takes.
+    return np.frombuffer(data, np.uint8).reshape(shape if promised else (0,) * dimensions)
+
+
+def _wrong_length(path: Path, length: str, expected: int) -> InputError:
+    return InputError(
+        f"{path}: has {length} bytes where its header promises {expected}, "
+        "so it is truncated or damaged; fetch it again."
+    )

@@ -6,7 +6,8 @@ shuffles: that is `transform`'s and the sampler's work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,12 @@ from hvdfilter.errors import InputError
 
 STATISTICS_SAMPLES = 1024
 """How many training samples the channel statistics are taken from, where none are published."""
+
+BLOCK_BYTES = 1 << 26
+"""Bytes of pixels that are decoded together where the samples are looked at one after another."""
+
+_COUNTED = 64  # samples of a channel copied together
+_WIDENED = 1 << 22  # bytes counted together, each of which bincount makes eight of
 
 
 @dataclass(frozen=True)
@@ -131,22 +138,40 @@ def statistics(data: np.ndarray | torch.Tensor) -> tuple[tuple[float, ...], tupl
 
     Taken from exact counts of the 256 values, hence the same on every machine and rank.
     """
-    array = np.asarray(data)
+    return statistics_of([data])
+
+
+def statistics_of(
+    blocks: Iterable[np.ndarray | torch.Tensor],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `statistics`, of samples that come in blocks of uint8 [n, C, H, W]; at least one."""
+    counts = np.zeros((0, 256), np.int64)
+    for data in blocks:
+        array = np.asarray(data)
+        if not counts.size:
+            counts = np.zeros((array.shape[1], 256), np.int64)
+        for channel in range(len(counts)):
+            for start in range(0, len(array), _COUNTED):
+                flat = array[start : start + _COUNTED, channel].ravel()
+                for at in range(0, flat.size, _WIDENED):
+                    counts[channel] += np.bincount(flat[at : at + _WIDENED], minlength=256)
     values = np.arange(256, dtype=np.float64) / 255
     means, stds = [], []
-    for channel in range(array.shape[1]):
-        counts = np.zeros(256, np.int64)
-        # In blocks, for bincount widens each byte to eight.
-        for start in range(0, len(array), 64):
-            block = array[start : start + 64, channel]
-            counts += np.bincount(block.ravel(), minlength=256)
-        share = counts / counts.sum()
+    for share in counts / counts.sum(axis=1, keepdims=True):
         mean = float(share @ values)
         variance = float(share @ (values - mean) ** 2)
         means.append(mean)
         # A constant channel carries nothing; a deviation of 1 leaves it at zero, not at NaN.
         stds.append(variance**0.5 if variance > 0 else 1.0)
     return tuple(means), tuple(stds)
+
+
+def in_blocks(
+    ids: np.ndarray, shape: tuple[int, int, int], most: int = BLOCK_BYTES
+) -> Iterator[np.ndarray]:
+    """`ids` in order, a few at a time: images of at most `most` bytes together, at least one."""
+    step = max(1, most // math.prod(shape))
+    return (ids[start : start + step] for start in range(0, len(ids), step))
 
 
 def spread(count: int, samples: int = STATISTICS_SAMPLES) -> np.ndarray:

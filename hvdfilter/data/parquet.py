@@ -3,28 +3,34 @@
 Files train*.parquet and test*.parquet (or validation*, val*) in DIR or DIR/data; a column `image`
 or `img` (struct of bytes and path, or plain binary) and an integer column `label`; class names
 from the schema's `huggingface` metadata. Nothing is fetched: images given by path are refused.
+What a file would unpack to is read from its footer first, and refused beyond `limits`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hvdfilter.data.arrow import pyarrow_module, reading
+from hvdfilter import files
+from hvdfilter.data.arrow import longest, pyarrow_module, reading, unpacked
 from hvdfilter.data.encoded import Source, describe, fits_in_memory, open_encoded
 from hvdfilter.data.folder import parse_folder
 from hvdfilter.data.images import STATISTICS_SAMPLES, Description, Images, check_labels
+from hvdfilter.data.limits import IMAGE_BYTES, PIXELS, check_classes, check_unpacked
 from hvdfilter.data.store import InMemory, Rows, store
 from hvdfilter.errors import InputError
 
 _USAGE = "parquet:DIR[,SIZE]"
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
-_BLOCK = 512  # rows decompressed at a time
+_BLOCK = 512  # rows decompressed at a time, if
+_BLOCK_BYTES = 1 << 27  # they cannot take more than this
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class _Shard:
     """One file whose columns have been found."""
 
     path: Path
+    stored: int
     rows: int
     image: str
     label: str
@@ -45,7 +52,7 @@ def open_parquet(
 
     A set too large to be held decoded is copied once to a cache folder (see `store`).
     """
-    folder, size = parse_folder(location, _USAGE)
+    folder, size = parse_folder(location, _USAGE, math.isqrt(PIXELS))
     shards = _open_shards(folder, train)
     if description is None:
         training = shards if train else _open_shards(folder, True)
@@ -79,6 +86,7 @@ def _open_shards(folder: Path, train: bool) -> list[_Shard]:
 
 
 def _open_shard(path: Path) -> _Shard:
+    stored = files.size(path)
     with reading(path) as file:
         schema = file.schema_arrow
         image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
@@ -89,9 +97,9 @@ def _open_shard(path: Path) -> _Shard:
                 f"{path}: has no column `{wanted}`, only {', '.join(schema.names)}; rename one."
             )
         types = pyarrow_module().types
-        kind = schema.field(image).type
+        kind, leaf = schema.field(image).type, image
         if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
+            kind, leaf = kind.field("bytes").type, f"{image}.bytes"
         if not (types.is_binary(kind) or types.is_large_binary(kind)):
             raise InputError(f"{path}: column `{image}` holds {kind}, not the bytes of images.")
         if not types.is_integer(schema.field(label).type):
@@ -99,7 +107,15 @@ def _open_shard(path: Path) -> _Shard:
                 f"{path}: column `{label}` holds {schema.field(label).type}, not integers."
             )
         names = _class_names(schema.metadata or {}, label)
-        return _Shard(path, file.metadata.num_rows, image, label, names)
+        shard = _Shard(path, stored, file.metadata.num_rows, leaf, label, names)
+        check_unpacked(path, stored, unpacked(file))
+        # Without this a label that a hundred million rows share would be read for each of them.
+        if shard.rows > stored:
+            raise InputError(
+                f"{path}: has {shard.rows} rows in {stored} bytes, too few for as many images; "
+                "fetch it again."
+            )
+        return shard
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
@@ -107,12 +123,15 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
 def _count_classes(shards: list[_Shard]) -> tuple[str, ...]:
-    top = max(int(labels.max(initial=-1)) for labels in _labels(shards, None))
+    top = -1
+    for shard, labels in zip(shards, _labels(shards, None), strict=True):
+        top = max(top, int(labels.max(initial=-1)))
+        check_classes(shard.path, top + 1)
     return tuple(str(label) for label in range(max(top + 1, 1)))
 
 
@@ -142,23 +161,38 @@ def _images(shards: list[_Shard], count: int) -> Iterator[bytes]:
     for shard in shards:
         if count <= 0:
             return
-        row = 0
-        with reading(shard.path) as file:
-            # Batches stop as soon as enough rows were read; row groups behind them stay on disk.
-            for batch in file.iter_batches(_BLOCK, columns=[shard.image]):
+        row = total = 0
+        # Batches stop as soon as enough rows were read; row groups behind them stay on disk.
+        for column in _columns(shard):
+            for image in column[:count].to_pylist():
+                if image is None:
+                    raise InputError(
+                        f"{shard.path}: row {row} holds no image bytes; embed the images."
+                    )
+                total += len(image)
+                yield image
+                row += 1
+            check_unpacked(shard.path, shard.stored, total)
+            count -= len(column)
+            if count <= 0:
+                return
+
+
+def _columns(shard: _Shard) -> Iterator[Any]:
+    """The column of images, as many rows at a time as are sure to fit in `_BLOCK_BYTES`."""
+    with reading(shard.path) as file:
+        for group in range(file.num_row_groups):
+            largest = longest(file, shard.path, group, shard.image)
+            if largest > IMAGE_BYTES:
+                raise InputError(
+                    f"{shard.path}: has an image of up to {largest} bytes, more than the "
+                    f"{IMAGE_BYTES} that a sample may have; fetch it again."
+                )
+            rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(largest, 1)))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=[shard.image]):
                 column = batch.column(0)
-                if pyarrow_module().types.is_struct(column.type):
-                    column = column.field("bytes")
-                for image in column[:count].to_pylist():
-                    if image is None:
-                        raise InputError(
-                            f"{shard.path}: row {row} holds no image bytes; embed the images."
-                        )
-                    yield image
-                    row += 1
-                count -= len(column)
-                if count <= 0:
-                    return
+                struct = pyarrow_module().types.is_struct(column.type)
+                yield column.field("bytes") if struct else column
 
 
 def _rows(shards: list[_Shard]) -> Rows:

@@ -21,9 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 
 _MAGIC = b"hvdfblob"
+_WHAT = "the cache for a large data set"
+_REMEDY = "set HVDFILTER_DATA_CACHE to a folder with room for it"
 
 
 class Rows:
@@ -65,12 +68,21 @@ class Stored:
     def __init__(self, path: Path, rows: Rows) -> None:
         self._path, self._rows = path, rows
         self._file: int | None = None
-        size = path.stat().st_size
+        size = files.size(path)
         count, magic = np.frombuffer(self._read(size - 16, 16), "<i8")
-        if magic.tobytes() != _MAGIC:
+        start = size - 16 - 8 * (int(count) + 1)
+        foreign = magic.tobytes() != _MAGIC or not 0 <= start < size - 16
+        self._offsets = np.zeros(1, "<i8")
+        if not foreign:
+            self._offsets = np.frombuffer(self._read(start, size - 16 - start), "<i8")
+            steps = np.diff(self._offsets)
+            ends = int(self._offsets[0]), int(self._offsets[-1])
+            foreign = ends != (0, start) or bool((steps < 0).any())
+        if foreign:
             raise InputError(f"{path}: is no cache file of hvdfilter; delete it and start again.")
-        table = self._read(size - 16 - 8 * (int(count) + 1), 8 * (int(count) + 1))
-        self._offsets = np.frombuffer(table, "<i8")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
@@ -84,7 +96,7 @@ class Stored:
     def _read(self, start: int, length: int) -> bytes:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDONLY)
-        data = os.pread(self._file, length, start)
+        data = os.pread(self._file, length, start) if start >= 0 else b""
         if len(data) != length:
             raise InputError(f"{self._path}: is shorter than it was; delete it and start again.")
         return data
@@ -108,12 +120,9 @@ def store(images: Iterable[bytes], identity: str, rows: Rows) -> Stored:
             if not path.exists():
                 # Named by what may write at once: a draft that a killed job left is overwritten.
                 writer = os.uname().nodename + ("" if alone else f".{os.getpid()}")
-                _write(path, path.with_suffix(f".{writer}.part"), images)
+                _write(path, writer, images)
     except OSError as error:
-        raise InputError(
-            f"{folder}: the cache for a large data set cannot be written "
-            f"({error.strerror or error}); set HVDFILTER_DATA_CACHE to a folder with room for it."
-        ) from error
+        raise files.unwritable(folder, error, _WHAT, _REMEDY) from error
     return Stored(path, rows)
 
 
@@ -123,19 +132,14 @@ def _cache_folder() -> Path:
     return Path(named or Path(home, "hvdfilter")).expanduser()
 
 
-def _write(path: Path, draft: Path, images: Iterable[bytes]) -> None:
-    """Written under another name first, so that the file is either whole or not there."""
+def _write(path: Path, writer: str, images: Iterable[bytes]) -> None:
     offsets = [0]
-    try:
-        with open(draft, "wb") as file:
-            for image in images:
-                file.write(image)
-                offsets.append(offsets[-1] + len(image))
-            file.write(np.array(offsets, "<i8").tobytes())
-            file.write(np.array([len(offsets) - 1], "<i8").tobytes() + _MAGIC)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with files.replacing(path, _WHAT, _REMEDY, writer) as file:
+        for image in images:
+            file.write(image)
+            offsets.append(offsets[-1] + len(image))
+        file.write(np.array(offsets, "<i8").tobytes())
+        file.write(np.array([len(offsets) - 1], "<i8").tobytes() + _MAGIC)
 
 
 @contextmanager

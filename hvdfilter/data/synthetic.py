@@ -14,16 +14,21 @@ import torch
 
 from hvdfilter.data.counter import hash_numpy, key
 from hvdfilter.data.images import (
+    BLOCK_BYTES,
     Augmentation,
     Description,
     Images,
     default_pad,
+    in_blocks,
     spread,
-    statistics,
+    statistics_of,
 )
 from hvdfilter.errors import InputError
 
 _USAGE = "synthetic:N,C,H,W,CLASSES with five whole numbers of at least 1"
+# What these take in memory on every rank: 8 bytes a sample, 4 to 40 a value, 64 a pattern.
+_MOST_SAMPLES, _MOST_VALUES, _MOST_PATTERNS = 1 << 30, 1 << 24, 1 << 20
+_LABELLED = 1 << 22  # samples labelled at a time
 _GRID = 4  # a class pattern is a 4x4 grid of grey levels a channel
 _BANK = 1 << 16  # how many different windows the bank of noise offers
 _SEED = 20200701
@@ -39,10 +44,12 @@ class SyntheticImages(Images):
     def __init__(
         self, num_samples: int, split: int, num_classes: int, description: Description
     ) -> None:
-        key_of = key(_SEED, split)
-        labels = hash_numpy(np.arange(num_samples), key_of) % np.uint64(num_classes)
-        super().__init__(labels.astype(np.int64), description)
-        self._key = key_of
+        self._key = key(_SEED, split)
+        labels = np.empty(num_samples, np.int64)
+        for start in range(0, num_samples, _LABELLED):
+            ids = np.arange(start, min(start + _LABELLED, num_samples))
+            labels[start : start + _LABELLED] = _labels(ids, self._key, num_classes)
+        super().__init__(labels, description)
         channels, height, width = description.shape
         self._patterns = _patterns(num_classes, channels)
         self._rows = np.arange(height) * _GRID // height
@@ -58,7 +65,7 @@ class SyntheticImages(Images):
         share = ((draws >> np.uint64(32)) % np.uint64(116)).astype(np.int32)
         # Noise amplitude in 1/256 of the bank's spread (about 74 grey levels): 0.1 to 1.35.
         amplitude = 26 + ((draws >> np.uint64(40)) % np.uint64(320)).astype(np.int32)
-        labels = self.labels[ids]
+        labels = _labels(ids, self._key, self.num_classes)
         step = (draws >> np.uint64(50)) % np.uint64(max(self.num_classes - 1, 1))
         other = (labels + 1 + step.astype(np.int64)) % self.num_classes
         windows = np.lib.stride_tricks.sliding_window_view(self._bank, math.prod(self.shape))
@@ -73,26 +80,44 @@ class SyntheticImages(Images):
 def open_synthetic(
     location: str, train: bool, limit: int | None, description: Description | None
 ) -> Images:
-    """N training or max(1, N // 5) test samples, uint8 [C, H, W]."""
+    """N training or max(1, N // 5) test samples, uint8 [C, H, W].
+
+    N is at most 2^30, C x H x W at most 2^24, C x CLASSES at most 2^20: InputError beyond.
+    """
     parts = location.split(",")
     try:
         numbers = [int(part) for part in parts]
     except ValueError:
         numbers = []
     if len(numbers) != 5 or min(numbers) < 1:
-        raise InputError(f"synthetic:{location} is not understood: write {_USAGE}.")
+        raise InputError(f"synthetic:{location:.80} is not understood: write {_USAGE}.")
     num_samples, channels, height, width, num_classes = numbers
+    for value, most, what in (
+        (num_samples, _MOST_SAMPLES, "N"),
+        (channels * height * width, _MOST_VALUES, "C x H x W"),
+        (channels * num_classes, _MOST_PATTERNS, "C x CLASSES"),
+    ):
+        if value > most:
+            raise InputError(
+                f"synthetic:{location:.80} is too large: {what} may be at most {most}; lower it."
+            )
     if description is None:
         shape = (channels, height, width)
         names = tuple(str(label) for label in range(num_classes))
         # The patterns are not symmetric: mirrored, they would be those of no class.
         draft = Description(shape, names, (), (), Augmentation(default_pad(height, width), False))
-        sample = SyntheticImages(num_samples, _TRAIN, num_classes, draft)
-        mean, std = statistics(sample.pixels(spread(num_samples, 256)))
+        sample = SyntheticImages(0, _TRAIN, num_classes, draft)  # pixels need no list of labels
+        blocks = in_blocks(spread(num_samples, 256), shape, BLOCK_BYTES // 16)
+        mean, std = statistics_of(sample.pixels(ids) for ids in blocks)
         description = Description(shape, names, mean, std, draft.augmentation)
     count = num_samples if train else max(1, num_samples // 5)
     count = count if limit is None else min(count, limit)
     return SyntheticImages(count, _TRAIN if train else _TEST, num_classes, description)
+
+
+def _labels(ids: np.ndarray, key_of: int, num_classes: int) -> np.ndarray:
+    labels: np.ndarray = hash_numpy(ids, key_of) % np.uint64(num_classes)
+    return labels.astype(np.int64)
 
 
 def _patterns(num_classes: int, channels: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
+
+_PLACES = 1 << 20  # in the unpickler's memo
 
 
 class _Dtype:
@@ -60,6 +63,8 @@ class _Array:
         _, shape, dtype, fortran, raw = self.state
         if not isinstance(dtype, _Dtype) or dtype.code not in ("u1", "|u1"):
             raise ValueError("the array is not of bytes")
+        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("the shape is no tuple of sizes")
         if not isinstance(raw, bytes) or math.prod(shape) != len(raw):
             raise ValueError("the array is shorter than its shape")
         array = np.frombuffer(raw, np.uint8)
@@ -97,15 +102,31 @@ class _Unpickler(pickle.Unpickler):
 def load_batch(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 [N, 3072], int64 [N]) of one python batch; InputError naming `path` otherwise."""
     try:
+        _check_sizes(data)
         batch = _Unpickler(data, path).load()
         fields = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
-        pixels, labels = fields["data"].numpy(), np.array(fields["labels"])
-        if pixels.ndim != 2 or pixels.shape[1] != 3072 or labels.dtype.kind != "i":
-            raise ValueError("not 3072 bytes an image and one integer label each")
+        pixels, listed = fields["data"].numpy(), fields["labels"]
+        # Of other lists NumPy would make what they stand for: some name themselves many times.
+        if not isinstance(listed, list) or not all(type(label) is int for label in listed):
+            raise ValueError("labels is no list of integers")
+        labels = np.array(listed, np.int64)
+        if pixels.ndim != 2 or pixels.shape[1] != 3072:
+            raise ValueError("not 3072 bytes an image")
     except InputError:
         raise
     except _DAMAGE as error:
         raise InputError(
             f"{path}: is no CIFAR-10 python batch, or a truncated one ({error}); fetch it again."
         ) from error
-    return pixels, labels.astype(np.int64)
+    return pixels, labels
+
+
+def _check_sizes(data: bytes) -> None:
+    """Raise ValueError for what makes the unpickler allocate by a number that the stream names.
+
+    A place in its memo makes room for as many places twice over; a bytearray is made before its
+    bytes are read. The published files have 20,000 places and no bytearray.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "BYTEARRAY8" or ("PUT" in opcode.name and (argument or 0) > _PLACES):
+            raise ValueError(f"{opcode.name} with {argument!r:.24}")

@@ -20,6 +20,8 @@ from hvdfilter.models.resnet9 import ResNet9
 from hvdfilter.models.timm import make_timm
 from hvdfilter.registry import Registry
 
+_WIDEST = 1 << 16
+
 Factory = Callable[..., nn.Module]
 """(in_channels, num_classes, image_size) -> network; and what follows its name, if anything does"""
 
@@ -39,8 +41,12 @@ class _Family:
     def __call__(
         self, in_channels: int, num_classes: int, image_size: int, width: str = ""
     ) -> nn.Module:
-        options = {"width": int(width)} if self.widths and width.isdecimal() and int(width) else {}
-        name = self.name
+        options, name = {}, self.name
+        # Not isdecimal: other scripts have digits too.
+        if self.widths and width.isascii() and width.isdigit() and width.strip("0"):
+            if len(width) > len(str(_WIDEST)) or int(width) > _WIDEST:
+                raise InputError(f"model {name}: its width may be at most {_WIDEST}; lower it.")
+            options = {"width": int(width)}
         if width and not options:
             known = f"write {name}:WIDTH, such as {name}:32" if self.widths else f"write {name}"
             raise InputError(f"model {name} has no form {width!r}; {known}.")

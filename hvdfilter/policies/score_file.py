@@ -9,8 +9,8 @@ only the row groups whose ids meet its own block. It never decides what a field 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hvdfilter import files
 from hvdfilter.agreement import Blocks, Collective
-from hvdfilter.data.arrow import pyarrow_module, reading
+from hvdfilter.data.arrow import pyarrow_module, reading, unpacked
+from hvdfilter.data.limits import SLACK
 from hvdfilter.errors import InputError
 from hvdfilter.version import __version__
 
@@ -32,6 +34,7 @@ AGGREGATES = (
     *("feature_gradient", "feature_reconstruction", "feature_density"),
 )
 _KEY = b"hvdfilter"
+_WHAT = "score file"
 _REMEDY = "make it again with `hvdfilter score RUN`"
 
 Columns = dict[str, NDArray[Any]]
@@ -123,15 +126,13 @@ class _Writer:
         pyarrow = pyarrow_module()
         import pyarrow.parquet as pq
 
-        self._path, self._aside = path, path.with_suffix(".writing")
+        self._path, self._open = path, ExitStack()
         said = {"format": FORMAT, "hvdfilter": __version__, **made}
         columns = [("id", pyarrow.int64())]
         columns += [(name, pyarrow.from_numpy_dtype(a.dtype)) for name, a in held.items()]
         self._schema = pyarrow.schema(columns, metadata={_KEY: json.dumps(said).encode()})
-        try:
-            self._file = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
-        except OSError as failed:
-            raise self._error(failed) from None
+        file = self._open.enter_context(files.replacing(path, _WHAT))
+        self._file = pq.ParquetWriter(file, self._schema, compression="zstd")
 
     def add(self, first: int, rows: Columns) -> Exception | None:
         """One row group, of the ids from `first` on."""
@@ -140,24 +141,19 @@ class _Writer:
         try:
             self._file.write_table(table, row_group_size=len(ids))
         except OSError as failed:
-            return self._error(failed)
+            return files.unwritable(self._path, failed, _WHAT)
         return None
 
     def close(self, failed: Exception | None) -> Exception | None:
         """Put the file in its place, unless something has `failed`."""
         try:
-            self._file.close()
-            if failed is None:
-                os.replace(self._aside, self._path)
-            else:
-                self._aside.unlink()
-        except OSError as error:
-            return failed or self._error(error)
-        return failed
-
-    def _error(self, failed: OSError) -> InputError:
-        reason = os.strerror(failed.errno) if failed.errno else str(failed)
-        return InputError(f"score file {self._path} cannot be written ({reason})")
+            with self._open:
+                self._file.close()
+                if failed is not None:
+                    raise failed
+        except InputError as error:
+            return failed or error
+        return None
 
 
 def _at_first(part: NDArray[Any], collective: Collective) -> NDArray[Any]:
@@ -181,13 +177,26 @@ def _block(
                 "the scores of this set"
             )
         wanted = ("id", "label", *names)
-        # The empty table gives every column its type on a rank that owns no sample.
-        tables = [schema.empty_table()]
-        for group in range(file.num_row_groups):
-            if _meets(file, group, start, stop):
+        # Its rows are as many as the set's, so each column has its place in memory already.
+        width, stored = len(schema.names), unpacked(file)
+        if stored > 16 * number * width + SLACK:
+            raise InputError(
+                f"{path}: unpacks to {stored} bytes for {number} samples of {width} columns, so "
+                f"it is damaged: {_REMEDY}"
+            )
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(rows, dtype=np.int64)
+        # Where the ids stand in order, as `write` leaves them; elsewhere every group is looked at.
+        likely = np.flatnonzero((ends > start) & (ends - rows < stop)).tolist()
+        for groups in (likely, range(len(rows))):
+            # The empty table gives every column its type on a rank that owns no sample.
+            tables = [schema.empty_table()]
+            for group in groups:
                 tables.append(file.read_row_group(group, columns=list(wanted)))
                 ids = _values(path, tables[-1], "id")
                 tables[-1] = tables[-1].filter((ids >= start) & (ids < stop))
+            if sum(table.num_rows for table in tables) == stop - start:
+                break
         found = {
             name: np.concatenate([_values(path, table, name) for table in tables])
             for name in wanted
@@ -212,15 +221,6 @@ def _check_schema(path: Path, schema: Any, names: tuple[str, ...]) -> None:
         number = integer or types.is_floating(kind) or types.is_boolean(kind)
         if not (integer if name in ("id", "label") else number):
             raise InputError(f"{path}: field {name!r} holds {kind}, not numbers: {_REMEDY}")
-
-
-def _meets(file: Any, group: int, start: int, stop: int) -> bool:
-    """Whether a row group may hold ids of the block; those that don't say are looked at."""
-    column = file.metadata.row_group(group).column(file.schema_arrow.names.index("id"))
-    statistics = column.statistics
-    if statistics is None or not statistics.has_min_max:
-        return True
-    return bool(statistics.min < stop and statistics.max >= start)
 
 
 def _values(path: Path, table: Any, name: str) -> NDArray[Any]:

@@ -137,14 +137,22 @@ def find_full(folder: Path) -> Summary | None:
     mine, ranks = read_config(folder), read_metrics(folder)[-1]["ranks"]
     if mine["policy"] == "full":
         return None
-    others = sorted(folder.parent.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+    others = sorted(folder.parent.glob("*/metrics.jsonl"), key=_written)
     for metrics in reversed(others):
         try:
             config, epochs = read_config(metrics.parent), read_metrics(metrics.parent)
         except InputError:
-            continue  # a run that is being written, or not one of ours
+            continue  # a run that is being written, damaged, or not one of ours
         same = all(option_of(config, name) == option_of(mine, name) for name in SAME_WORK)
         if same and config["policy"] == "full" and len(epochs) == mine["epochs"]:
             if epochs[-1]["ranks"] == ranks:
                 return summarise(metrics.parent)
     return None
+
+
+def _written(path: Path) -> float:
+    """When a neighbour was last written; it may be gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

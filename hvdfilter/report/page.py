@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from hvdfilter import files
 from hvdfilter.report.compare import ROWS, find_full, summarise
 from hvdfilter.report.figure import blank
 from hvdfilter.training.run_folder import read_metrics
@@ -49,7 +50,7 @@ def write_page(runs: Sequence[Path]) -> Path:
         last=read_metrics(runs[0])[-1],
     )
     path = runs[0] / "report.html"
-    path.write_text(page)
+    files.write(path, page)
     return path
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 from hvdfilter.report.figure import blank
 from hvdfilter.report.terminal import ascii_table, console
@@ -84,4 +85,5 @@ def draw(courses: Sequence[Course], path: Path) -> None:
     plots[1].set_ylabel("normalised variance, V[g] / E[g²]")
     plots[1].set_ylim(0, 1.05)
     plots[1].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -47,6 +47,8 @@ class Attack:
         for name in ("steps", "restarts", "halvings"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            if getattr(self, name) > 1 << 16:
+                raise InputError(f"{name} is too large; it must be at most {1 << 16}")
         if self.limit is not None and not 0 < self.limit < float("inf"):
             raise InputError(f"limit is {self.limit}; the largest radius tried must be above 0")
 

@@ -1,15 +1,14 @@
 """One file of a checkpoint: nested plain values and tensors, sealed by a digest in its name.
 
 Safetensors, because reading it can run no code (nothing here unpickles); everything that is no
-tensor is JSON in its header. A file is complete or absent: it is written aside, then renamed to
-`STEM.DIGEST.safetensors`, so that no bit of it can change unseen. It knows nothing of ranks.
+tensor is JSON in its header. A file is complete or absent, and called `STEM.DIGEST.safetensors`, so
+that no bit of it can change unseen. It knows nothing of ranks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from hvdfilter import files
 from hvdfilter.errors import InputError
 
 FORMAT = "hvdfilter-checkpoint-2"
 SUFFIX = ".safetensors"
+REMEDY = "make room, and go on with --resume true"
 _DIGITS = 32  # of SHA-256 in hex: 128 bits
 
 
@@ -36,30 +37,18 @@ def encode(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def write(folder: Path, stem: str, tensors: dict[str, torch.Tensor], outline: str) -> Path:
-    """Save what `encode` gave; the file's path. OSError where there is no room for it."""
+    """Save what `encode` gave; the file's path. `InputError` where it cannot be written."""
     data = save(tensors, metadata={"format": FORMAT, "outline": outline})
     path = folder / f"{stem}.{digest(data)}{SUFFIX}"
-    aside = folder / f"{stem}.writing"
-    with open(aside, "wb") as file:
+    with files.replacing(path, "checkpoint", REMEDY) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    # The name is the folder's, and must reach the disk too.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
     return path
 
 
 def read(path: Path) -> bytes:
     """The file, if it is what was written: `InputError` names one that is not."""
-    try:
-        data = path.read_bytes()
-    except OSError as failed:
-        raise InputError(f"checkpoint {path} cannot be read: {failed.strerror}") from None
+    with files.opened(path) as file:
+        data = file.read()
     if digest(data) != path.name.removesuffix(SUFFIX).rpartition(".")[2]:
         raise InputError(f"checkpoint {path} is damaged: it is not what was written")
     return data

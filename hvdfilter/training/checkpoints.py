@@ -22,6 +22,7 @@ import torch
 
 from hvdfilter.agreement.spread import parts_of
 from hvdfilter.errors import InputError
+from hvdfilter.files import unwritable
 from hvdfilter.training import checkpoint
 from hvdfilter.world import World
 
@@ -131,10 +132,9 @@ class Checkpoints:
             for stem, (tensors, outline) in files.items():
                 checkpoint.write(self.folder, stem, tensors, outline)
         except OSError as failed:
-            self.error = InputError(
-                f"no checkpoint can be written to {self.folder} ({failed.strerror}): make room, "
-                "and go on with --resume true"
-            )
+            self.error = unwritable(self.folder, failed, "checkpoint", checkpoint.REMEDY)
+        except InputError as failed:
+            self.error = failed
 
     def _whole(self) -> list[tuple[list[str], int]]:
         """Checkpoints all of whose files are there, newest first: (names, parts), rows in order."""

@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.registry import nearest
+from hvdfilter.training.run_folder import check_name
+
+# Beyond these, numbers overflow where torch and MPI count; a seed has an epoch added to it.
+MOST = {
+    "epochs": 2**31 - 1,
+    "batch_size": 2**31 - 1,
+    "workers": 4096,
+    "seed": 2**63 - 1,
+    "limit": 2**63 - 1,
+    "variance": 65536,
+    "batch_growth": 65536,
+}
 
 #: The optimisers, and the rate for 256 samples that each takes where none is given.
 RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
@@ -91,12 +104,18 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise `InputError` for the first value that cannot be."""
+        _check_types(self)
         least_of = {"epochs": 1, "batch_size": 1, "batch_growth": 1, "workers": 0, "seed": 0}
         for option, least in least_of.items():
             if getattr(self, option) < least:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit} must be at least 1 sample")
+        for option, most in MOST.items():
+            if (getattr(self, option) or 0) > most:
+                raise InputError(f"{option}={_short(getattr(self, option))} must be at most {most}")
+        if self.name is not None:
+            check_name(self.name)
         budget = self.budget_seconds
         if budget is not None and not (budget > 0 and math.isfinite(budget)):
             raise InputError(f"budget_seconds={budget} must be positive")
@@ -124,8 +143,10 @@ class TrainConfig:
             )
         if self.shaping_options and self.shaping is None:
             raise InputError("shaping_options are given without a shaping: add --shaping NAME")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+        if not self.weight_decay >= 0:
             raise InputError(f"weight_decay={self.weight_decay} must not be negative")
+        if self.weight_decay > 1e38:  # of float32
+            raise InputError(f"weight_decay={self.weight_decay} must be at most 1e38")
         if not 0 <= self.warmup < self.epochs:
             raise InputError(
                 f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}"
@@ -156,3 +177,29 @@ class TrainConfig:
             for name, value in asdict(self).items()
         }
         return values | {"lr": self.rate}
+
+
+def _short(number: int) -> str:
+    """A number as a sentence can hold it."""
+    return str(number) if number < 10**20 else "(more than twenty digits)"
+
+
+def _check_types(config: TrainConfig) -> None:
+    """A line `epochs:` of a YAML file gives None, and a Python call may give anything."""
+    for name, wanted in get_type_hints(TrainConfig).items():
+        value = getattr(config, name)
+        kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+        if not any(_fits(value, kind) for kind in kinds):
+            said = str(getattr(wanted, "__name__", wanted)).replace("NoneType", "None")
+            raise InputError(f"{name}={value!r:.80} must be of type {said}")
+    for name in ("policy_options", "shaping_options"):
+        if odd := [option for option in getattr(config, name) if not isinstance(option, str)]:
+            raise InputError(f"{name} has no option {odd[0]!r:.80}: its names are text")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float and type(value) is int:
+        return abs(value) < 2**63
+    if kind in (int, float):
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, get_origin(kind) or kind)

@@ -19,7 +19,7 @@ from hvdfilter.data import Images, Normalize, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.training import checkpoints
 from hvdfilter.training.record import recorded
-from hvdfilter.training.run_folder import read_config
+from hvdfilter.training.run_files import read_config, read_settings
 from hvdfilter.world import World
 
 # Samples that a rank takes at once. Batches are cut by this number and dealt out whole, so that a
@@ -53,7 +53,7 @@ class FinishedRun:
 def open_run(run: Path, world: World) -> FinishedRun:
     """Collective. Raises `InputError` on every rank for a folder that is no finished run."""
     with world.collective.errors_shared():
-        config = read_config(run)
+        config = read_settings(run)
         data = recorded(config, "data", "data", run)
         architecture = recorded(config, "model", "architecture", run)
         train_set = open_dataset(data, train=True, limit=config["limit"])

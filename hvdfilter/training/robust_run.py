@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hvdfilter import files
 from hvdfilter.data import Images, open_dataset
-from hvdfilter.errors import InputError
 from hvdfilter.robust import Attack, smallest_radius
 from hvdfilter.robust.attack import SEARCHED
 from hvdfilter.robust.norms import known
@@ -129,7 +129,4 @@ def _write(result: Robustness, how: Attack, epoch: int) -> None:
         for norm, values in result.radii.items()
     }
     said = {"data": result.data, "epochs": epoch, "attack": asdict(how), "radii": radii}
-    try:
-        (result.run / FILE).write_text(json.dumps(said) + "\n")
-    except OSError as failed:
-        raise InputError(f"{result.run / FILE} cannot be written: {failed.strerror}") from None
+    files.write(result.run / FILE, json.dumps(said) + "\n")

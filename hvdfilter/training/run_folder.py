@@ -9,14 +9,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hvdfilter import files, plain_yaml
 from hvdfilter.errors import InputError
+from hvdfilter.training import run_files
+from hvdfilter.training.run_files import read_config, read_metrics
 from hvdfilter.world import World
 
+__all__ = ["RunFolder", "check_name", "read_config", "read_metrics"]
+
+CONFIG = "config.yaml"
+MOST_BYTES_OF_A_NAME = 200  # of the 255 that file systems allow; `compare` adds the policy
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = (
@@ -32,7 +38,7 @@ class RunFolder:
 
     def __init__(self, path: Path, world: World) -> None:
         self.path, self._world = path, world
-        self.config, self.metrics = path / "config.yaml", path / "metrics.jsonl"
+        self.config, self.metrics = path / CONFIG, path / "metrics.jsonl"
 
     @classmethod
     def open(
@@ -51,16 +57,18 @@ class RunFolder:
         """
         path = b""
         with world.collective.errors_shared():
+            if name is not None:
+                check_name(name)
             if world.rank == 0:
-                path = str(_claim(runs, name, options, resume)).encode()
+                path = os.fsencode(_claim(runs, name, options, resume))
         path = world.collective.broadcast_bytes(path)
-        return cls(Path(path.decode()), world)
+        return cls(Path(os.fsdecode(path)), world)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line to `metrics.jsonl`."""
-        if self._world.rank == 0:
-            with open(self.metrics, "a") as file:
-                file.write(json.dumps(record) + "\n")
+        """Collective. Add one line to `metrics.jsonl`; `InputError` on every rank if it cannot."""
+        with self._world.collective.errors_shared():
+            if self._world.rank == 0:
+                files.append(self.metrics, json.dumps(record))
 
     def forget_after(self, epoch: int) -> None:
         """Collective. Drop the metrics of `epoch` and later, which a resumed run computes again.
@@ -69,38 +77,26 @@ class RunFolder:
         """
         with self._world.collective.errors_shared():
             if self._world.rank == 0 and self.metrics.exists():
-                text = self.metrics.read_text()
+                text = run_files.metrics_text(self.metrics) if epoch else ""
                 whole = text[: text.rfind("\n") + 1]
-                records = _parse(whole, self.metrics)
-                aside = self.metrics.with_suffix(".writing")
+                records = run_files.parse(whole, self.metrics)
                 kept = [json.dumps(record) + "\n" for record in records if record["epoch"] < epoch]
-                aside.write_text("".join(kept))
-                os.replace(aside, self.metrics)
+                files.write(self.metrics, "".join(kept))
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The epochs of a run, oldest first; `InputError` when there are none to read."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise InputError(f"{run} is not a run folder: it has no metrics.jsonl")
-    return _parse(path.read_text(), path)
-
-
-def _parse(text: str, path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in text.splitlines()]
-    except ValueError as broken:
-        raise InputError(f"{path} is damaged: {broken}") from None
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """The configuration a run was started with."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{run} is not a run folder: it has no config.yaml")
-    loaded = yaml.safe_load(path.read_text())
-    assert isinstance(loaded, dict)
-    return loaded
+def check_name(name: str) -> None:
+    """Raise `InputError` for a run's name that is no folder's: a path, `..`, control characters."""
+    # What cannot be printed cannot be typed after --name either: undecodable bytes, line breaks.
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        raise InputError(
+            f"name={name!r} is no name for a folder: give one without a slash, such as "
+            "birds-1 (--runs DIR says where it lies)"
+        )
+    if len(name.encode()) > MOST_BYTES_OF_A_NAME:
+        raise InputError(
+            f"name={name[:20]!r}... has {len(name.encode())} bytes, and a folder's name has at "
+            f"most {MOST_BYTES_OF_A_NAME}: shorten it"
+        )
 
 
 def option_of(config: Mapping[str, Any], name: str) -> Any:
@@ -109,25 +105,27 @@ def option_of(config: Mapping[str, Any], name: str) -> Any:
 
 
 def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
-    try:
-        text = yaml.safe_dump(dict(options), sort_keys=False)
-    except yaml.YAMLError as odd:
-        raise InputError(f"an option of run {name} is no plain value: {odd}") from None
+    text = plain_yaml.dump(options, f"run {name}")
     try:
         runs.mkdir(parents=True, exist_ok=True)
         # A folder without a configuration was cut off as it was made: it is taken over.
         path = runs / (name or "")
-        if resume and (path / "config.yaml").exists():
+        if resume and (path / CONFIG).exists():
             _same_run(read_config(path), options)
             return path
         path = _create(runs, name, options, resume)
-        (path / "config.yaml").write_text(text)
-        return path
     except OSError as failed:
         raise InputError(
             f"the run folder under {runs} cannot be written ({failed.strerror}): choose "
             "another place (--runs DIR)"
         ) from None
+    try:
+        files.write(path / CONFIG, text)
+    except InputError:
+        with suppress(OSError):  # so that the same command can be given again
+            path.rmdir()
+        raise
+    return path
 
 
 def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
@@ -135,6 +133,8 @@ def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bo
         try:
             (runs / name).mkdir(exist_ok=resume)
         except FileExistsError:
+            if not (runs / name).is_dir():
+                raise InputError(f"{runs / name} is a file: choose another name") from None
             raise InputError(
                 f"run {runs / name} exists: continue it with --resume true (in a script "
                 "resume=True), or choose another name"

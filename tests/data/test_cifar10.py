@@ -6,16 +6,22 @@ import warnings
 import numpy as np
 import pytest
 
-from hvdfilter.data import open_dataset
+from hvdfilter.data import cifar10, open_dataset
 from hvdfilter.data.unpickle import load_batch
 from hvdfilter.errors import InputError
 from tests.data import encode
+from tests.limits import no_memory
 
 GENERATOR = np.random.RandomState(0)
 # Two images a batch: the pickle's byte string is then longer than 255, as in the real files.
 PIXELS = GENERATOR.randint(0, 256, (6, 2, 3072)).astype(np.uint8)
 LABELS = GENERATOR.randint(0, 10, (6, 2))
 STEMS = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(cifar10, "_IMAGES", 2)  # instead of 10,000 a batch
 
 
 def _write(folder, layout):
@@ -62,7 +68,14 @@ def test_missing_and_truncated(tmp_path):
     _write(tmp_path, "bin")
     path = tmp_path / "data_batch_4.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"data_batch_4.bin: has 6145 bytes, no whole number"):
+    with pytest.raises(InputError, match=r"data_batch_4.bin: has 6145 bytes, not 2 records"):
+        open_dataset(f"cifar10:{tmp_path}", train=True)
+    path.write_bytes(path.read_bytes()[:3073])  # at the end of its first image
+    with pytest.raises(InputError, match=r"data_batch_4.bin: has 3073 bytes, not 2 records"):
+        open_dataset(f"cifar10:{tmp_path}", train=True)
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"has 1099511627776 bytes, and a CIFAR-10 batch has at m"):
         open_dataset(f"cifar10:{tmp_path}", train=True)
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"data_batch_4.bin: has 0 bytes"):
@@ -97,7 +110,7 @@ def test_truncated_or_foreign_pickles(tmp_path):
 def test_counts_must_match(tmp_path):
     _write(tmp_path, "py")
     (tmp_path / "test_batch").write_bytes(encode.cifar_pickle(PIXELS[0], [1, 2, 3]))
-    with pytest.raises(InputError, match="test_batch: has 2 images and 3 labels"):
+    with pytest.raises(InputError, match="has 2 images and 3 labels, not 2"):
         open_dataset(f"cifar10:{tmp_path}", train=False)
 
 
@@ -146,3 +159,39 @@ def test_admitted_names_are_not_numpy_itself(tmp_path):
     data = b"cnumpy\nndarray\n(L1000000000000L\ntR."
     with pytest.raises(InputError, match="is no CIFAR-10 python batch"):
         load_batch(data, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        b"]q\x00(K\x01e0"
+        + b"".join(b"](h%ch%ceq%c0" % (n, n, n + 1) for n in range(40))
+        + b"h\x28",
+        b"](\x8a\x20" + b"\x7f" * 32 + b"K\x01e",  # beyond int64
+        b"](U\x011U\x012e",
+        b"](\x88\x89e",
+        b"K\x05",
+    ],
+)
+def test_labels_that_are_no_list_of_numbers(tmp_path, labels):
+    # The first is a list of two of a list of two of ..., forty times: NumPy would count them all.
+    whole = encode.cifar_pickle(PIXELS[0], [1, 2])
+    data = whole.replace(b"](K\x01K\x02e", labels)
+    assert data != whole
+    with no_memory(100 << 20), pytest.raises(InputError, match="is no CIFAR-10 python batch"):
+        load_batch(data, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        b"]r" + struct.pack("<I", 1 << 28) + b"0",  # the 2^28th place of the memo
+        b"]p268435456\n0",
+        b"\x96" + struct.pack("<Q", 1 << 30) + b"0",  # a bytearray of a gigabyte
+    ],
+)
+def test_no_number_of_the_stream_makes_room(tmp_path, prefix):
+    whole = encode.cifar_pickle(PIXELS[0], [1, 2])
+    load_batch(whole[:2] + b"]q\x09" + b"0" + whole[2:], tmp_path / "x")  # such words are read
+    with no_memory(100 << 20), pytest.raises(InputError, match="is no CIFAR-10 python batch"):
+        load_batch(whole[:2] + prefix + whole[2:], tmp_path / "x")

@@ -1,13 +1,16 @@
 import builtins
 import json
+import os
 
 import numpy as np
 import pytest
 
-from hvdfilter.data import encoded, open_dataset
+from hvdfilter.data import arrow, encoded, open_dataset
+from hvdfilter.data.codec import decode
 from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.errors import InputError
 from tests.data import encode
+from tests.limits import no_memory
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -149,6 +152,82 @@ def test_damaged_files_are_named(tmp_path):
         _write(path, pictures, LABELS[:4])
         with pytest.raises(InputError, match=f"train.parquet: row {row}: is no readable image"):
             open_dataset(spec, train=True)
+
+
+@pytest.mark.parametrize("top", [1 << 40, 20_000_000])
+def test_a_label_is_looked_at_before_its_classes_get_names(tmp_path, top):
+    path = tmp_path / "train.parquet"
+    _write(path, _pictures(0, 3), [0, 1, top], names=None)
+    message = f"train.parquet: has labels for {top + 1} classes, and at most 4194304"
+    with no_memory(400 << 20), pytest.raises(InputError, match=message):
+        open_dataset(f"parquet:{tmp_path}", train=True)
+
+
+def test_what_a_file_unpacks_to_is_looked_at_before_it_is_read(tmp_path):
+    path, spec = tmp_path / "train.parquet", f"parquet:{tmp_path}"
+    # Eighty images of a megabyte of zeros, each written out, in some 10 kB.
+    column = pa.array([bytes(1 << 20)] * 80, pa.binary())
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"image": column, "label": [0] * 80}), path, **options)
+    assert path.stat().st_size < 40_000
+    message = r"train.parquet: has \d+ bytes and unpacks to 83\d{6}, more than 100 times"
+    with no_memory(60 << 20), pytest.raises(InputError, match=message):
+        open_dataset(spec, train=True)
+    # A million rows of one label.
+    rows = 1_000_000
+    table = {"image": pa.nulls(rows, pa.binary()), "label": pa.array(np.zeros(rows, np.int64))}
+    pq.write_table(pa.table(table), path)
+    with no_memory(8 << 20), pytest.raises(InputError, match=r"has 1000000 rows in \d+ bytes"):
+        open_dataset(spec, train=True)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_rows_that_share_an_image_are_counted_as_they_are_read(tmp_path, plain, monkeypatch):
+    # 900 kB, once in the file's dictionary and 400 times in what is read: 360 MB of 40 kB.
+    path, spec = tmp_path / "train.parquet", f"parquet:{tmp_path}"
+    big = encode.picture(PIXELS[0]) + bytes(900_000)
+    _write(path, [big] * 400, [0] * 400, group=400, plain=plain)
+    assert path.stat().st_size < 80_000
+    message = r"has \d+ bytes and unpacks to \d+, more than 100 times"
+    with no_memory(600 << 20), pytest.raises(InputError, match=message):
+        open_dataset(spec, train=True)
+    monkeypatch.setattr(arrow, "_SMALL", 0)  # its dictionary looked at, for which it is too small
+    with no_memory(600 << 20), pytest.raises(InputError, match=message):
+        open_dataset(spec, train=True)
+    # As many rows as are sure to fit are read at a time, and rows that do fit are all there.
+    shared = [encode.picture(PIXELS[i % 3]) for i in range(400)]
+    _write(path, shared, [i % 3 for i in range(400)], group=150, plain=plain)
+    images = open_dataset(spec, train=True)
+    assert np.array_equal(images.batch(range(400))[0], NCHW[np.arange(400) % 3])
+
+
+def test_the_size_of_a_dictionary_is_what_the_page_says(tmp_path, monkeypatch):
+    path = tmp_path / "x.parquet"
+    values = [b"a" * 1000, b"b" * 3000] * 5
+    for dictionary, largest in ((True, 4000 + 2 * 4), (False, 0)):
+        table = pa.table({"image": pa.array(values, pa.binary())})
+        pq.write_table(table, path, use_dictionary=dictionary)
+        with arrow.reading(path) as file:
+            whole = file.metadata.row_group(0).total_byte_size
+            assert arrow.longest(file, path, 0, "image") == whole == arrow.unpacked(file)
+            monkeypatch.setattr(arrow, "_SMALL", 0)
+            assert arrow.longest(file, path, 0, "image") == largest
+            monkeypatch.undo()
+    path.write_bytes(b"PAR1")
+    assert arrow.dictionary_bytes(path, 4, 77) == 77  # cut: as much as there may be
+
+
+def test_only_formats_of_images_are_decoded(tmp_path):
+    # Pillow itself would start a program for this one.
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    with pytest.raises(InputError, match="x: is no readable image .none of JPEG, PNG, BMP"):
+        decode(script, "x", (3, 10, 10), False)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="train.parquet: is a pipe, not a regular file"):
+        open_dataset(f"parquet:{tmp_path}", train=True)
 
 
 def test_missing_and_wrong_columns(tmp_path):

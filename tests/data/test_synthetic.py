@@ -4,6 +4,7 @@ import torch
 
 from hvdfilter.data import open_dataset
 from hvdfilter.errors import InputError
+from tests.limits import no_memory
 
 
 def test_any_subset_in_any_order_is_the_same():
@@ -63,3 +64,28 @@ def test_bad_numbers(bad):
 def test_one_class_and_one_pixel():
     images = open_dataset("synthetic:3,1,1,1,1", train=True)
     assert images.batch([0, 1, 2])[0].shape == (3, 1, 1, 1) and images.labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "what"),
+    [
+        ("1073741825,1,8,8,4", "N may be at most 1073741824"),
+        (f"{10**30},1,8,8,4", "N may be at most 1073741824"),
+        ("10,1,100000,100000,4", "C x H x W may be at most 16777216"),
+        ("10,1,8,8,1000000000000", "C x CLASSES may be at most 1048576"),
+    ],
+)
+def test_sizes_are_looked_at_before_anything_is_made(numbers, what):
+    with no_memory(100 << 20), pytest.raises(InputError, match=f"is too large: {what}; lower it"):
+        open_dataset(f"synthetic:{numbers}", train=True)
+    with pytest.raises(InputError, match="five whole numbers of at least 1"):
+        open_dataset(f"synthetic:{'9' * 5000},1,8,8,4", train=True)
+
+
+def test_memory_is_that_of_the_samples_asked_for():
+    # 2^30 samples would have 8 GB of labels, and 256 of these images some 600 MB at work.
+    with no_memory(250 << 20):
+        images = open_dataset("synthetic:1073741824,3,200,200,7", train=True, limit=5)
+    few = open_dataset("synthetic:9,3,200,200,7", train=True)
+    assert torch.equal(images.batch([4])[0], few.batch([4])[0])
+    assert images.labels.tolist() == few.labels.tolist()[:5]

@@ -153,6 +153,8 @@ def test_a_run_resumes_on_another_number_of_ranks(tmp_path: Path) -> None:
     [
         (2, ["--policy", "kakurembo"], "did you mean kakurenbo"),
         (2, ["--data", "idx:/nowhere"], "/nowhere"),
+        (2, ["--config", "/dev/null"], "/dev/null: is a device"),
+        (2, ["--epochs", "three"], "three"),
         (3, ["--data", "synthetic:2,1,8,8,2"], "2 samples cannot be shared by 3 ranks"),
     ],
 )

@@ -155,6 +155,16 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert digests[0] == digests[1] and len(set(digests[0])) > 1
 
 
+def test_a_run_stopped_before_its_first_checkpoint_has_each_epoch_once(tmp_path: Path) -> None:
+    loop(tmp_path / "cut", stop=1)
+    (tmp_path / "cut" / "checkpoint.safetensors").unlink()
+    loop(tmp_path / "cut", resume=True)
+    text = (tmp_path / "cut" / "metrics.jsonl").read_text()
+    assert [json.loads(line)["epoch"] for line in text.splitlines()] == [0, 1, 2]
+    with pytest.raises(hf.InputError, match="name='..' is no name for a folder"):
+        loop(tmp_path / "cut" / "..")
+
+
 def test_what_was_not_recorded_is_left_out_and_what_exists_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

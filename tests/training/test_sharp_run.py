@@ -14,7 +14,8 @@ from hvdfilter import cli
 from hvdfilter.data import Normalize, open_dataset
 from hvdfilter.report import sharpness as report
 from hvdfilter.sharpness import Landscape
-from hvdfilter.training import checkpoint, sharp_run
+from hvdfilter.training import sharp_run
+from hvdfilter.training.checkpoints import Checkpoints, finished
 from hvdfilter.world import current
 
 
@@ -37,7 +38,7 @@ def closed_form(run: Path, count: int) -> tuple[float, float]:
     images, labels = train.batch(range(count))
     x = Normalize(train.mean, train.std)(images).flatten(1).double().numpy()
     x = np.hstack([x, np.ones((count, 1))])
-    state = checkpoint.read(run / "checkpoint.safetensors", current())["model"]
+    state = finished(run, current()).state["model"]
     logits = x @ np.hstack([state["1.weight"], state["1.bias"][:, None]]).T.astype(np.float64)
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -144,14 +145,16 @@ def test_bad_input_is_one_sentence(
         "SHORT": text.replace("limit: null", "limit: 30"),
         "BROKEN": text,
     }
-    state = checkpoint.read(runs[0] / "checkpoint.safetensors", current())
+    state, rows = finished(runs[0], current())
     for name, config in changed.items():
         names[name] = str(tmp_path / name)
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(config)
         if name == "BROKEN":
             state["model"]["1.weight"][0, 0] = torch.nan
-        checkpoint.write(tmp_path / name / "checkpoint.safetensors", state, current())
+        saved = Checkpoints(tmp_path / name, current())
+        saved.save(state, rows, 1, state["epoch"], 0)
+        saved.settle()
     assert cli.main(["sharpness", *(names.get(word, word) for word in options)]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and "Traceback" not in error
