@@ -104,7 +104,9 @@ def trial(
         process.kill()
         return Outcome(event, launcher, after, -1, limit, "did not end in time")
     seconds = time.monotonic() - begun
-    wrong = judged(event, code, told)
+    # Before Python could take a signal, nothing of the job was started.
+    unborn = code == -number and not (runs / "trial").exists()
+    wrong = "" if unborn else judged(event, code, told)
     gone = time.monotonic() + 10
     while (left := alive(runs)) and time.monotonic() < gone:
         time.sleep(0.1)

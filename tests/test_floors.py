@@ -24,7 +24,7 @@ FLOORS = (
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
-    {"report", "doctor"},
+    {"report", "doctor", "launch"},
     {"cli"},
     {"__main__"},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import re
 import sys
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
 
 def test_a_run_stopped_before_its_first_checkpoint_has_each_epoch_once(tmp_path: Path) -> None:
     loop(tmp_path / "cut", stop=1)
-    (tmp_path / "cut" / "checkpoint.safetensors").unlink()
+    shutil.rmtree(tmp_path / "cut" / "checkpoints")
     loop(tmp_path / "cut", resume=True)
     text = (tmp_path / "cut" / "metrics.jsonl").read_text()
     assert [json.loads(line)["epoch"] for line in text.splitlines()] == [0, 1, 2]
