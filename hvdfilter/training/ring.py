@@ -6,6 +6,8 @@ steps. The only file of this folder that touches Horovod; a world of one needs n
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from hvdfilter import launchers
@@ -13,8 +15,14 @@ from hvdfilter.errors import WorldError
 from hvdfilter.world import World, horovod, init
 
 
-def start() -> World:
-    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod."""
+def start(reproducible: bool = False) -> World:
+    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod.
+
+    reproducible: gradients are not fused. Which of them travel together is a matter of time, and
+    where they lie in the fused buffer decides in what order three ranks' are added.
+    """
+    if reproducible:
+        os.environ["HOROVOD_FUSION_THRESHOLD"] = "0"  # read as Horovod starts
     if (ranks := launchers.torchrun_ranks()) > 1:
         raise WorldError(
             f"torchrun started {ranks} ranks, but hvdfilter's own commands train by Horovod: run "

@@ -30,7 +30,7 @@ FREE_TO_CHANGE = (
     *("checkpoint_minutes", "silence_minutes"),
 )
 # Options that configurations of older runs lack, with what those runs did.
-NEWER = {"batch_growth": 1, "optimizer": "sgd"}
+NEWER = {"batch_growth": 1, "optimizer": "sgd", "reproducible": False}
 
 
 class RunFolder:

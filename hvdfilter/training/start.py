@@ -25,7 +25,7 @@ def train(
     scheduler asked any rank to stop.
     """
     with Watchdog(60 * config.silence_minutes) as watchdog:
-        world = ring.start()
+        world = ring.start(config.reproducible)
         with world.collective.errors_shared():
             config.check()
             policy = policies.make(config.policy, **config.policy_options)
