@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hvdfilter.errors import InputError
+from hvdfilter.models.modes import eval_mode
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,8 @@ def check(model: nn.Module, x: Tensor) -> None:
 
     Runs it once, in eval mode and without gradients; each part is put back into its mode.
     """
-    modes = [(part, part.training) for part in model.modules()]
-    try:
-        with torch.no_grad(), Head(model.eval()) as head:
-            head.take(model(x))
-    finally:
-        for part, training in modes:
-            part.training = training
+    with eval_mode(model), torch.no_grad(), Head(model) as head:
+        head.take(model(x))
 
 
 def _factor(output: Tensor, logits: Tensor, what: str) -> float:

@@ -186,9 +186,14 @@ class Filter(Loop, Signals):
     def weights(self, ids: Any) -> Tensor | None:
         """What the policy multiplies the losses of samples with: float32 [B], or None for 1.
 
-        For who needs each sample's own gradient: `hf.GradNorm.norms(weight)`.
+        For who needs each sample's own gradient: `hf.GradNorm.norms(weight)`. Ids of other ranks
+        raise as a bad batch does in `loss`.
         """
-        return self._observer.weights(ids)
+        try:
+            return self._observer.weights(ids)
+        except InputError as refused:
+            self._flag.refuse(refused)
+            return None
 
     def note(self, logits: Tensor, labels: Tensor, ids: Any) -> scoring.Scores:
         """Score a batch without training on it, e.g. hidden samples in a forward-only pass.

@@ -1,4 +1,4 @@
-"""A network in eval mode for a while: each part of it is then put back into the mode it was in."""
+"""A network in another mode for a while: each part is then put back into the mode it was in."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ import torch
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Running statistics are used, not updated, and nothing is dropped.
+    """Running statistics are used, not updated, and nothing is dropped."""
+    with kept_modes(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def kept_modes(model: torch.nn.Module) -> Iterator[None]:
+    """Whatever mode the model is put into, its parts are put back.
 
     Part by part, for a network that is trained may hold a part that its owner keeps in eval mode.
     """
     modes = [(part, part.training) for part in model.modules()]
-    model.eval()
     try:
         yield
     finally:

@@ -45,7 +45,8 @@ class FeatureFilter(Static):
 
     Cost: opening epochs of full training, one forward-only pass over all samples (none with a score
     file), and for the last two scores the features of N / P samples in a rank's memory. Nothing is
-    observed while training. Helps where a larger batch is wanted afterwards (--batch-growth).
+    observed while training. Made for a larger batch afterwards (--batch-growth); in the runs of
+    docs/large-batch.md it fared as a random choice at equal steps.
     """
 
     name: ClassVar[str] = "feature-filter"

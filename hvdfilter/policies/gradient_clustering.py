@@ -9,9 +9,10 @@ In training, clusters are as old as each sample's last batch. A sample of the on
 small gradients, whose own has grown meanwhile then weighs up to M times what it should, and throws
 the training off. So by default, draws="shares", half of the draws are by size, N_k / N, and half by
 spread, sqrt(N_k S_k) with S_k the sum of squared distances to the centre, which would vary least
-with clusters as they are now (Neyman 1934): no weight is above 2, and no variance above twice that
-of uniform draws. draws="proportional" is by size alone: each sample once, all weigh 1, and only the
-order is new, which never varies more than uniform draws do, and seldom much less.
+with clusters as they are now (Neyman 1934): no weight is above 2 (and the share that rounding adds,
+2 M / draws), and no variance above twice that of uniform draws. draws="proportional" is by size
+alone: each sample once, all weigh 1, and only the order is new, which never varies more than
+uniform draws do, and seldom much less.
 
 Different from the public code: the samples of a cluster are drawn equally often within the epoch,
 give or take one; the rounds are kept over the batches of all ranks together; and the clusters are
@@ -153,5 +154,7 @@ class GradientClustering(Policy):
         each = sizes * total // int(sizes.sum())
         if by_spread is not None and by_spread.sum() > 0:
             share = (sizes / sizes.sum() + by_spread / by_spread.sum()) / 2
-            each = np.floor(total * share).astype(np.int64)
+            # Rounding must not take from a cluster the half that bounds its samples' weight.
+            least = -(-sizes * total // (2 * int(sizes.sum())))
+            each = np.maximum(np.floor(total * share).astype(np.int64), least)
         return np.where(here, np.maximum(1, each), 0)

@@ -57,7 +57,8 @@ def landscape(loss: MeanLoss, *, points: int = 21, span: float = 1.0, seed: int 
         error = InputError(f"points is {points}; it must be odd and at least 3")
     elif not 0 < span < float("inf"):
         error = InputError(f"span is {span}; the largest step must be above 0")
-    loss.open(Call.LANDSCAPE, error, points=points, seed=seed)
+    bits = int(np.float64(span).view(np.int64))
+    loss.open(Call.LANDSCAPE, error, points=points, seed=seed, **{"bits of span": bits})
     grid = _Grid(loss, np.linspace(-span, span, points), seed)
     with torch.no_grad():
         found = loss.mean(grid.sums, points**2).reshape(points, points)

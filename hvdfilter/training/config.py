@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hvdfilter.errors import InputError
 from hvdfilter.registry import nearest
-from hvdfilter.training.run_folder import check_name
+from hvdfilter.training.names import check_name
 
 # Beyond these, numbers overflow where torch and MPI count; a seed has an epoch added to it.
 MOST = {
@@ -65,8 +65,8 @@ class TrainConfig:
     limit: use only the first samples of the training and test sets.
     checkpoint_minutes: a checkpoint is written at the end of every epoch, and within one whenever
         so many minutes have passed since the last; 0: at the end of epochs alone.
-    reproducible: have Horovod fuse no gradients, so that a run on any number of ranks repeats bit for
-        bit; on 1, 2 and 4 it does anyway. Takes more and smaller messages.
+    reproducible: have Horovod fuse no gradients, so that a run on any number of ranks repeats bit
+        for bit; on 1, 2 and 4 it does anyway. Takes more and smaller messages.
     silence_minutes: a job in which a rank comes no further for so many minutes is ended, and the
         rank named; 0: never.
     workers: processes that load data on each rank; 0 loads in the training process.

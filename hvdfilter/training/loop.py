@@ -161,7 +161,9 @@ class Trainer:
                 record = self._record()
                 if self.config.variance:
                     with costs.measure("variance"):
-                        record["variance"] = self.variance.measure(self.epoch, self.batch_size)
+                        measured = self.variance.measure(self.epoch, self.batch_size)
+                    if measured is not None:
+                        record["variance"] = measured
         if record is None:
             self.save()
             self.saving.settle()

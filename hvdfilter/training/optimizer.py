@@ -57,7 +57,11 @@ def build(
 def _make(config: TrainConfig, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     momentum = config.momentum
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        # All at once, it would add the momentum into gradients that extrapolation wants again.
+        foreach = False if config.extrapolation else None
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=momentum, nesterov=momentum > 0, foreach=foreach
+        )
     library = _library(config.optimizer)
     if config.optimizer == "lars":  # which leaves 1-D parameters alone by itself
         made = library.LARS(groups, lr=lr, momentum=momentum)

@@ -10,27 +10,28 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from hvdfilter import files, plain_yaml
 from hvdfilter.errors import InputError
 from hvdfilter.training import run_files
+from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.names import check_name
 from hvdfilter.training.run_files import read_config, read_metrics
 from hvdfilter.world import World
 
-__all__ = ["RunFolder", "check_name", "read_config", "read_metrics"]
+__all__ = ["RunFolder", "read_config", "read_metrics"]
 
 CONFIG = "config.yaml"
-MOST_BYTES_OF_A_NAME = 200  # of the 255 that file systems allow; `compare` adds the policy
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = (
     *("resume", "runs", "name", "workers", "batch_size"),
     *("checkpoint_minutes", "silence_minutes"),
 )
-# Options that configurations of older runs lack, with what those runs did.
-NEWER = {"batch_growth": 1, "optimizer": "sgd", "reproducible": False}
+_DEFAULTS: dict[str, Any] = {option.name: option for option in fields(TrainConfig)}
 
 
 class RunFolder:
@@ -84,24 +85,12 @@ class RunFolder:
                 files.write(self.metrics, "".join(kept))
 
 
-def check_name(name: str) -> None:
-    """Raise `InputError` for a run's name that is no folder's: a path, `..`, control characters."""
-    # What cannot be printed cannot be typed after --name either: undecodable bytes, line breaks.
-    if name in ("", ".", "..") or "/" in name or not name.isprintable():
-        raise InputError(
-            f"name={name!r} is no name for a folder: give one without a slash, such as "
-            "birds-1 (--runs DIR says where it lies)"
-        )
-    if len(name.encode()) > MOST_BYTES_OF_A_NAME:
-        raise InputError(
-            f"name={name[:20]!r}... has {len(name.encode())} bytes, and a folder's name has at "
-            f"most {MOST_BYTES_OF_A_NAME}: shorten it"
-        )
-
-
 def option_of(config: Mapping[str, Any], name: str) -> Any:
-    """An option of a run's configuration; what a run did that is older than the option."""
-    return config.get(name, NEWER.get(name))
+    """An option of a run's configuration; its default for a run that is older than the option."""
+    if name in config or name not in _DEFAULTS:
+        return config.get(name)
+    option = _DEFAULTS[name]
+    return option.default_factory() if option.default is MISSING else option.default
 
 
 def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hvdfilter.agreement import KeepMask
 from hvdfilter.filter import Filter
+from hvdfilter.models.modes import eval_mode
 from hvdfilter.training.informed import pick
 from hvdfilter.training.shaping import Shaping, shaped
 
@@ -58,10 +59,9 @@ class Shaper:
                 rows = rows[mine.to(x.device)]
             if radius == 0 or not len(rows):
                 return Batch(x)
-            training = self._model.training
-            self._model.eval()
-            moved, own = shaped(self._network, x[rows].float() / 255, y[rows], self.how, radius)
-            self._model.train(training)
+            with eval_mode(self._model):
+                pixels = x[rows].float() / 255
+                moved, own = shaped(self._network, pixels, y[rows], self.how, radius)
             self._moved += len(rows)
             return Batch(x.float().index_copy(0, rows, moved * 255), rows, own)
 

@@ -22,6 +22,7 @@ from hvdfilter.data import Images, augment
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
+from hvdfilter.models.modes import kept_modes
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.moments import Moments
 from hvdfilter.world import World
@@ -42,13 +43,14 @@ class Variance:
         self._filter, self._network = filt, network
         self._parameters = [p for p in network.parameters() if p.requires_grad]
 
-    def measure(self, epoch: int, size: int) -> dict[str, dict[str, float]]:
+    def measure(self, epoch: int, size: int) -> dict[str, dict[str, float]] | None:
         """Collective. `variance` and `normalised` of "uniform" and "policy" batches of `epoch`.
 
         size: of a batch, on each rank.
 
         The policy's are those that the epoch has trained, from its first on (from where it was
-        resumed), with their weights, at the weights of the model as it is now.
+        resumed), with their weights, at the weights of the model as it is now. None where fewer
+        than two were trained since it was resumed.
         """
         wanted = self._config.variance
         # All ranks draw as many; and batches that are not whole are of another distribution.
@@ -61,6 +63,8 @@ class Variance:
             seed=key64(self._config.seed, _PURPOSE, epoch) >> 1,
         )
         most = len(everyone) // size * size
+        if len(dealt) < 2 * size <= most and self._filter.sampler().progress[0]:
+            return None
         if min(len(dealt), most) < 2 * size:
             raise InputError(
                 f"variance={wanted} needs two whole batches an epoch, and epoch {epoch} has not as "
@@ -108,13 +112,12 @@ def _pages(sampler: ShardSampler, count: int, most: int) -> NDArray[np.int64]:
 @contextmanager
 def _as_trained(network: nn.Module, seed: int) -> Iterator[None]:
     """In train mode; random numbers and buffers (BatchNorm's) are afterwards what they were."""
-    training, buffers = network.training, [buffer.clone() for buffer in network.buffers()]
-    with torch.random.fork_rng():
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    with torch.random.fork_rng(), kept_modes(network):
         torch.manual_seed(seed)
         network.train()
         try:
             yield
         finally:
-            network.train(training)
             for buffer, before in zip(network.buffers(), buffers, strict=True):
                 buffer.copy_(before)

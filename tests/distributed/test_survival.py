@@ -29,9 +29,10 @@ class Cut(Exception):
 
 torch.set_num_threads(1)
 runs, model, policy, options = Path(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+exchange = options.pop("exchange", "float32")
 config = TrainConfig(
     model=model, policy=policy, policy_options=options, runs=runs, limit=120, batch_size=8,
-    epochs=4, resume=True, checkpoint_minutes=0.0,
+    epochs=4, resume=True, checkpoint_minutes=0.0, exchange=exchange,
 )
 often = replace(config, checkpoint_minutes=1e-6)
 steps = 0
@@ -62,14 +63,15 @@ for name in ("whole", "saved", "cut"):
 @pytest.mark.parametrize(
     ("model", "policy", "options"),
     [
-        ("resnet9:4", "importance", {"batch": 100, "presample": 1}),
+        # 8 bits: the code is that of all scores of an epoch, whenever they were saved.
+        ("resnet9:4", "importance", {"batch": 100, "presample": 1, "exchange": "8bit"}),
         ("cnn:4", "gradient-clustering", {"clusters": 3}),
     ],
     ids=["importance", "gradient-clustering"],
 )
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_saving_changes_nothing_and_going_on_is_exact(
-    tmp_path: Path, ranks: int, model: str, policy: str, options: dict[str, int]
+    tmp_path: Path, ranks: int, model: str, policy: str, options: dict[str, object]
 ) -> None:
     cut = 36 if ranks == 1 else 19  # in the middle of the third epoch
     said = check_ranks(PROGRAM, ranks, str(tmp_path), model, policy, json.dumps(options), str(cut))

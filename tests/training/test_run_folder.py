@@ -15,7 +15,8 @@ from hvdfilter.agreement import Collective, SoloCollective
 from hvdfilter.errors import InputError
 from hvdfilter.report.compare import find_full, summarise
 from hvdfilter.training.config import TrainConfig
-from hvdfilter.training.run_folder import RunFolder, check_name, read_config, read_metrics
+from hvdfilter.training.names import check_name
+from hvdfilter.training.run_folder import RunFolder, read_config, read_metrics
 from hvdfilter.training.start import train
 from hvdfilter.world import World
 from tests.agreement.worlds import all_errors
