@@ -72,6 +72,7 @@ def test_a_run_cut_off_after_the_centres_were_made_goes_on_with_them(tmp_path: P
     run(whole, 4)
     run(cut, 2)
     cut.save()
+    cut.saving.settle()
     again = of("cut", resume=True)
     run(again, 2)
     for name, value in whole.model.state_dict().items():
