@@ -18,16 +18,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
-from hvdfilter import launchers, plain_yaml
+from hvdfilter import plain_yaml
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.installation import reason, require_torch
 from hvdfilter.launch.command import main as launch
+from hvdfilter.refusing import FAILURE, refuse, refuse_on_all_ranks
 from hvdfilter.registry import nearest
 from hvdfilter.training import preemption
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.version import __version__
-
-BAD_INPUT, FAILURE = 2, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,17 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with preemption.early() if given[:1] == ["train"] else nullcontext():
             return _command(_spelled(given))
     except InputError as error:
-        return _refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
+        return refuse(str(error), alone=not getattr(error, "on_all_ranks", False))
     except (InstallError, WorldError) as error:
-        return _refuse(str(error), FAILURE, alone=not getattr(error, "on_all_ranks", False))
+        return refuse(str(error), FAILURE, alone=not getattr(error, "on_all_ranks", False))
     except ImportError as error:
         what = f"a package cannot be imported ({reason(error)}): 'hvdfilter doctor' says more"
-        return _refuse(what, FAILURE, alone=True)
+        return refuse(what, FAILURE, alone=True)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's words
             raise
         what = f"memory is exhausted ({reason(error)}): lower batch_size or the model's width"
-        return _refuse(what, FAILURE, alone=not getattr(error, "on_all_ranks", False))
+        return refuse(what, FAILURE, alone=not getattr(error, "on_all_ranks", False))
 
 
 def _command(words: Sequence[str]) -> int:
@@ -57,9 +56,9 @@ def _command(words: Sequence[str]) -> int:
         _check_configs(words)
         options = _parser().parse_args(words)
     except ArgumentError as error:
-        return _refuse_on_all_ranks(_sentence(error))
+        return refuse_on_all_ranks(_sentence(error))
     except InputError as error:
-        return _refuse_on_all_ranks(str(error))
+        return refuse_on_all_ranks(str(error))
     require_torch()
     return _COMMANDS[options.command](options[options.command])
 
@@ -274,42 +273,6 @@ def _sentence(error: ArgumentError) -> str:
         if wrong not in known and near:
             return f"{text}: did you mean {near!r}?"
     return text
-
-
-def _refuse_on_all_ranks(sentence: str) -> int:
-    """Say what is wrong with the command line: once, where a launcher has started several ranks.
-
-    A configuration that one node cannot read is every rank's error: the others, who could, are in
-    the first meeting of their command.
-    """
-    if launchers.started_ranks()[0] > 1:
-        try:
-            require_torch()
-            from hvdfilter.world import current
-
-            current().collective.share_error(InputError(sentence))
-        except InputError as shared:
-            sentence = str(shared)
-        except (InstallError, WorldError, ImportError):
-            pass  # the ranks cannot reach each other, and each speaks for itself
-    return _refuse(sentence)
-
-
-def _refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
-    """Say what is wrong: once for all ranks where they are known, else each for itself.
-
-    alone: this rank met the error by itself, so the others, who may be in a collective, are ended.
-    """
-    world = sys.modules.get("hvdfilter.world")  # not there: nothing has started
-    here = world.current() if world is not None and world.started() else None
-    alone = alone and here is not None and here.size > 1
-    if here is not None and alone:
-        sentence = f"rank {here.rank}: {sentence}"
-    if here is None or here.rank == 0 or alone:
-        print(f"hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
-    if here is not None and alone:
-        here.collective.abort(code)
-    return code
 
 
 if __name__ == "__main__":

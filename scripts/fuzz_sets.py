@@ -26,6 +26,7 @@ from hvdfilter.data import cifar10, open_dataset
 from hvdfilter.data.store import Rows, Stored, store
 from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
+from hvdfilter.refusing import BAD_INPUT
 from hvdfilter.report.compare import find_full, summarise
 from hvdfilter.report.variance import variance_of
 from hvdfilter.training import checkpoint
@@ -170,7 +171,7 @@ def _read_options(folder: Path) -> object:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = cli.main([*command, "--runs", str(folder / "runs")])
-    if code != cli.BAD_INPUT or said.getvalue().count("\n") != 1:
+    if code != BAD_INPUT or said.getvalue().count("\n") != 1:
         raise AssertionError(f"exit code {code}: {said.getvalue()}")
     if "unknown data set 'none'" in said.getvalue():
         return None

@@ -24,7 +24,7 @@ FLOORS = (
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
-    {"report", "doctor", "launch"},
+    {"report", "doctor", "launch", "refusing"},
     {"cli"},
     {"__main__"},
 )
