@@ -1,8 +1,18 @@
-"""`python -m hvdfilter`: the command line where its script is not on the path."""
+"""The program `hvdfilter` and `python -m hvdfilter`: the command line, and no more than it needs."""
 
 import sys
 
-from hvdfilter.cli import main
+
+def main() -> int:
+    """The exit code. A launcher must hear signals at once: it imports nothing else."""
+    if sys.argv[1:2] == ["launch"]:
+        from hvdfilter.launch.command import main as launch
+
+        return launch(sys.argv[2:])
+    from hvdfilter.cli import main as command
+
+    return command()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,17 +19,16 @@ from hvdfilter.launch.job import Job
 
 # Codes after which starting again would be of no use: done, bad input, and stopped on purpose.
 FINAL = (0, 2, 75)
+BAD_INPUT = 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it; the exit code of the job's last run. `InputError` for what can't be started."""
+    """Run it; the exit code of the job's last run, or 2 for what can't be started."""
     options = _parser().parse_args(argv)
-    if not options.command:
-        raise InputError("launch needs a command, as in: hvdfilter launch mpirun -np 4 ...")
-    if options.restarts < 0 or not options.patience > 0:
-        raise InputError("restarts must be 0 or more, and patience more than 0 seconds")
-    if options.restarts:
-        _check_resumes(options.command)
+    try:
+        _check(options)
+    except InputError as error:
+        return _refuse(error)
     return guarded(lambda: _run(options.command, options.restarts, options.patience))
 
 
@@ -40,8 +39,7 @@ def _run(command: Sequence[str], restarts: int, patience: float) -> int:
         try:
             code = job.run()
         except InputError as error:
-            print(f"hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
-            return 2
+            return _refuse(error)
         if code in FINAL or job.warned:
             break
         if number < restarts:
@@ -52,6 +50,20 @@ def _run(command: Sequence[str], restarts: int, patience: float) -> int:
                 flush=True,
             )
     return code
+
+
+def _refuse(error: InputError) -> int:
+    print(f"hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
+    return BAD_INPUT
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not options.command:
+        raise InputError("a command is missing, as in: hvdfilter launch mpirun -np 4 ...")
+    if options.restarts < 0 or not options.patience > 0:
+        raise InputError("restarts must be 0 or more, and patience more than 0 seconds")
+    if options.restarts:
+        _check_resumes(options.command)
 
 
 def _check_resumes(command: Sequence[str]) -> None:

@@ -139,7 +139,7 @@ def test_a_failing_job_is_started_again_so_often(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "launch needs a command"),
+        ([], "a command is missing"),
         (["/nowhere/mpirun"], "/nowhere/mpirun cannot be started: No such file"),
         (["--restarts", "-1", "true"], "restarts must be 0 or more"),
         (
