@@ -1,4 +1,4 @@
-"""The program `hvdfilter` and `python -m hvdfilter`: the command line, and no more than it needs."""
+"""The program `hvdfilter` and `python -m hvdfilter`: the command line, and only what it needs."""
 
 import sys
 
