@@ -128,6 +128,6 @@ def test_rates_are_scaled_once_under_horovods_optimizer(options: str) -> None:
             return torch.cat([w.detach() for w in weights])
         plain, scaled = trained(1.0), trained(4.0)
         assert plain.abs().min() > 0
-        print("factor", (scaled / plain).unique().tolist(), flush=True)
+        print("factor %s\\n" % (scaled / plain).unique().tolist(), end="", flush=True)
     """
     assert check_ranks(program, 2).count("factor [4.0]") == 2

@@ -21,7 +21,8 @@ def scores(ids, epoch):
     u = np.modf(np.sin(ids * 12.9898 + epoch * 78.233) * 43758.5453)[0] % 1
     loss = np.round(u * 3, 1).astype(np.float32)
     return {"loss": loss, "confidence": np.exp(-loss), "correct": u < 0.8,
-            "grad_norm": (loss / 2) ** 3, "margin": 1 - loss}
+            "grad_norm": (loss / 2) ** 3, "margin": 1 - loss,
+            "cluster": ((u * 5) ** 2).astype(np.float32) // 1.6, "distance": loss ** 2}
 """
 
 PROGRAM = (
@@ -40,6 +41,10 @@ for name in names:
     options |= {"scores": file} if name == "rho" else {}
     filt = hf.Filter(samples, hf.policies.make(name, **options), epochs=epochs, seed=seed)
     for epoch in range(epochs):
+        for field in filt.policy.columns:
+            if name == "feature-filter" and str(field.name).startswith("feature"):
+                mine = np.arange(filt.book.start, filt.book.start + filt.book.length)
+                filt.book.put(field.name, scores(mine, 50)["loss"])
         mask = filt.begin_epoch(epoch)
         ids = np.unique(np.concatenate([filt.sampler().ids(), filt.hidden_sampler().ids()]))
         seen = {key: torch.from_numpy(value) for key, value in scores(ids, epoch).items()}
@@ -59,6 +64,7 @@ for name in names:
 
 
 @pytest.mark.distributed
+@pytest.mark.timeout(300)  # 23 policies, 9 epochs, 10 ranks in all
 def test_masks_weights_and_repeats_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
     space: dict = {}
     exec(SCORES, space)
