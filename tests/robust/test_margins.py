@@ -42,7 +42,10 @@ def test_an_optimiser_reaches_the_largest_margin_in_its_norm(attack: str, seed: 
     )
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+# Half a minute each: one seed stands for the others.
+@pytest.mark.parametrize(
+    "seed", [SEEDS[0], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[1:])]
+)
 def test_the_convolutional_network_reaches_the_largest_fourier_margin(seed: int) -> None:
     x, labels = separable(seed, 4, 16)
     # A start and a margin that another fit does not have; the certificate would ask for longer.
@@ -66,6 +69,7 @@ def test_a_fit_is_the_same_for_a_seed() -> None:
     assert not torch.equal(other.weights, fit_convolution(x, labels, steps=300).weights)
 
 
+@pytest.mark.slow
 def test_a_convolution_learns_images_of_any_shape() -> None:
     x, labels = separable(4, 6, 24)
     fit = fit_convolution(x.view(6, 2, 3, 4), labels, steps=2000)

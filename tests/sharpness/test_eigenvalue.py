@@ -20,7 +20,7 @@ from tests.sharpness.cases import CASES, Case, climbing, hessian, perceptron, wo
 LOSSES: dict[str, Losses] = {"falling": cross_entropy, "climbing": climbing}
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(
     name=st.sampled_from(sorted(CASES)),
     direction=st.sampled_from(sorted(LOSSES)),
