@@ -37,12 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--draws", nargs="+", default=list(DRAWS), choices=DRAWS)
     parser.add_argument("--out", type=Path, default=RESULTS / "gradient-clustering-runs.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for data in SETS:
-        for draws in DRAWS:
+    for data in options.sets:
+        for draws in options.draws:
             found = [measured(data, draws, seed, options.epochs) for seed in range(options.seeds)]
             rows += [(data, draws, seed, *row) for seed, row in enumerate(found)]
             ratios = Interval.of([math.log(ratio) for ratio, _ in found])
