@@ -200,9 +200,9 @@ def below(pid: int) -> list[int]:
 
 def is_rank(pid: int) -> bool:
     """Whether a process is one of the ranks, and not what starts them."""
-    from hvdfilter.launch.job import _ranks
+    from hvdfilter.launch.job import ranks_of
 
-    return pid in _ranks(pid) and "launch" not in words(pid)
+    return pid in ranks_of(pid) and "launch" not in words(pid)
 
 
 def words(pid: int | str) -> list[str]:

@@ -7,6 +7,7 @@ Shapes: B samples of the batch, k centres.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from hvdfilter.clustering.positions import Use, rank_one
 from hvdfilter.scoring.grad_norm.ledger import ParameterRecord
 
 
-class Share:
+class Share(ABC):
     """The base: which columns of the table are this parameter's, and what it is to note.
 
     pick: from the size of a batch to the numbers of the samples of which to keep whole gradients.
@@ -47,10 +48,11 @@ class Share:
         self.centres = None if table is None else table[:, self.columns]
         self.by_inner, self.kin = by_inner, kin
 
+    @abstractmethod
     def _width(self, parameter: Tensor) -> int:
-        raise NotImplementedError
+        """Numbers of a centre of this parameter."""
 
-    def clear(self) -> None:
+    def clear(self) -> None:  # noqa: B027 (who keeps nothing forgets nothing)
         """Forget the batch."""
 
     def rows(self, rows: Tensor) -> None:
@@ -61,30 +63,31 @@ class Share:
         """See Reader."""
         raise NotImplementedError
 
+    @abstractmethod
     def products(self) -> Tensor | None:
         """Inner products [B, k] of the batch's gradients with the centres; None if it has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sums(self, select: Tensor) -> Tensor | None:
         """`sum_i select_ik G_i` applied to the factor that is held, [k, ...]; select [B, k]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def picks(self, scale: Tensor) -> Tensor | None:
         """The picked samples' gradients, as centres [n, width], times `scale` [n, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sum_width(self, by_inner: bool) -> int:
         """Numbers of `sums` for a centre."""
-        raise NotImplementedError
 
+    @abstractmethod
     def overlap(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner products, float64 [n, m], of centres a [n, width] and b [m, width]."""
-        raise NotImplementedError
 
     def alike(self, row: Tensor, kin: Tensor) -> Tensor:
         """The centre nearest to `row` that can be tried beside `kin`; all [width]."""
         return row
 
+    @abstractmethod
     def update(
         self, centres: Tensor, sums: Tensor, sizes: Tensor, by_inner: bool
     ) -> tuple[Tensor, Tensor]:
@@ -93,7 +96,6 @@ class Share:
         centres [k, width], sums [k, sum_width], sizes [k], all float64. A cluster without samples
         keeps its centre.
         """
-        raise NotImplementedError
 
 
 class RowShare(Share):

@@ -83,7 +83,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
                     "a sample may have; shrink or remove it."
                 )
             yield image
-    except InputError:
+    except (InputError, MemoryError):  # a full memory is no fault of the image
         raise
     # Each format has a parser of its own, and damage can make it raise anything.
     except Exception as error:

@@ -73,17 +73,17 @@ class Job:
         """Whether a warning will be heard: the ranks on this host have their handlers."""
         if time.monotonic() - asked > _READY:
             return True
-        ranks = _ranks(child.pid)
+        ranks = ranks_of(child.pid)
         return bool(ranks) and all(processes.heeds(pid, signal.SIGUSR1) for pid in ranks)
 
     def _warn(self, child: subprocess.Popen[bytes]) -> None:
         tree = [child.pid, *processes.below(child.pid)]
         # The innermost launcher: horovodrun, around one, would only die.
         launchers = [pid for pid in tree if processes.name(pid) in processes.LAUNCHERS]
-        processes.send(launchers[-1:] or _ranks(child.pid), signal.SIGUSR1)
+        processes.send(launchers[-1:] or ranks_of(child.pid), signal.SIGUSR1)
 
 
-def _ranks(pid: int) -> list[int]:
+def ranks_of(pid: int) -> list[int]:
     """What below a launcher is no launcher; a launcher's own Python program is none either."""
     tree = [pid, *processes.below(pid)]
     outside = processes.BETWEEN | {"horovodrun"}

@@ -82,6 +82,7 @@ def compare(
             report(name, runs[name].run_epoch(watch, partial(progress, name)))
     for trainer in runs.values():
         trainer.save()
+        trainer.saving.settle()  # nothing comes after it that would tell of a full disk
     return {name: trainer.folder.path for name, trainer in runs.items()}
 
 

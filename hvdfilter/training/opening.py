@@ -79,6 +79,7 @@ def prepare(
             except Preempted:
                 raise Preempted(run) from None
             trainer.save()
+        trainer.saving.settle()
         # In the order of the seeds, sample by sample: the same sum on any number of ranks.
         sums = {name: total + trainer.filter.book.column(name) for name, total in sums.items()}
         if world.rank == 0:
