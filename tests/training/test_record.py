@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,9 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
 
 def test_a_run_stopped_before_its_first_checkpoint_has_each_epoch_once(tmp_path: Path) -> None:
     loop(tmp_path / "cut", stop=1)
+    for writing in threading.enumerate():
+        if writing.name == "checkpoint":
+            writing.join()
     shutil.rmtree(tmp_path / "cut" / "checkpoints")
     loop(tmp_path / "cut", resume=True)
     text = (tmp_path / "cut" / "metrics.jsonl").read_text()
