@@ -29,7 +29,7 @@ def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> Worl
     }
     wanted = {name: value for name, value in given.items() if value is not None}
     late = [name for name, value in wanted.items() if os.environ.get(name) != value]
-    if late and running_horovod() is not None:
+    if late and (hvd := running_horovod()) is not None and hvd.size() > 1:
         raise WorldError(
             f"Horovod runs already, and reads {late[0]} only as it starts: train before hvd.init() "
             f"and hf.init(), or set {late[0]}={wanted[late[0]]} in the environment"
