@@ -17,8 +17,8 @@ class WorldError(RuntimeError):
     """The ranks cannot work together: launcher, Horovod and MPI disagree, or a rank left."""
 
 
-def on_all_ranks(sentence: str) -> InputError:
+def on_all_ranks(sentence: str, kind: type[Exception] = InputError) -> Exception:
     """The error of a check that fails on every rank alike, so that none has to tell the others."""
-    error = InputError(sentence)
+    error = kind(sentence)
     error.on_all_ranks = True  # type: ignore[attr-defined]
     return error

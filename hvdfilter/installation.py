@@ -5,6 +5,7 @@ Imports nothing that may itself be broken, so that every command can say what is
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from hvdfilter.errors import InstallError
@@ -24,6 +25,14 @@ def require_torch() -> None:
             f"torch cannot be imported ({reason(error)}): install one that fits this Python and "
             "machine, with 'pip install --force-reinstall torch'"
         ) from error
+
+
+def sources_digest() -> str:
+    """Eight hex digits of this package's Python files: two checkouts may share a version."""
+    package, found = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:8]
 
 
 def reason(error: BaseException | None) -> str:

@@ -39,7 +39,7 @@ def refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
     here = world.current() if world is not None and world.started() else None
     alone = alone and here is not None and here.size > 1
     if here is not None and alone:
-        sentence = f"rank {here.rank}: {sentence}"
+        sentence = f"{here.collective.place}: {sentence}"
     if here is None or here.rank == 0 or alone:
         print(f"hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
     if here is not None and alone:

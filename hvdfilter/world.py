@@ -22,6 +22,7 @@ from hvdfilter import native, spanning
 from hvdfilter.agreement import collective as seam
 from hvdfilter.agreement.meeting import patient
 from hvdfilter.agreement.uncaught import end_job_on_uncaught
+from hvdfilter.alike import refuse_other_versions
 from hvdfilter.errors import WorldError
 
 
@@ -104,6 +105,7 @@ def _start(comm: Any) -> World:
         spanning.refuse_lonely_ranks(collective.size)
     if collective.name != "mpi":  # whose own function has done so
         end_job_on_uncaught(collective)
+    refuse_other_versions(collective)
     with collective.errors_shared():
         native.cpu()
         native.cuda()
@@ -114,15 +116,21 @@ def _start(comm: Any) -> World:
 
 
 def _share_cores(collective: seam.Collective) -> None:
-    """Divide cores between the ranks that may run on the same ones, unless the user has done so."""
-    if "OMP_NUM_THREADS" in os.environ:
-        return
+    """Divide cores between the ranks that may run on the same ones, unless the user has done so.
+
+    Collective, whoever has: an ssh session may know less of the environment than the launcher.
+    """
     everyone = set(range(os.cpu_count() or 1))
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else everyone
     place = hashlib.sha256(f"{platform.node()} {sorted(mine)}".encode()).digest()[:8]
-    places = collective.allgather(np.frombuffer(place, np.int64))
-    sharing = sum(int(other[0] == np.frombuffer(place, np.int64)[0]) for other in places)
-    torch.set_num_threads(max(1, len(mine) // sharing))
+    host = hashlib.sha256(platform.node().encode()).digest()[:8]
+    here = np.frombuffer(host + place, np.int64)
+    hosts, places = collective.allgather_flat(here, [2] * collective.size).reshape(-1, 2).T
+    if (hosts != here[0]).any():
+        collective.host = platform.node()
+    if "OMP_NUM_THREADS" not in os.environ:
+        sharing = int((places == here[1]).sum())
+        torch.set_num_threads(max(1, len(mine) // sharing))
 
 
 def _device(local_rank: int, chosen: bool) -> torch.device:

@@ -19,7 +19,7 @@ FLOORS = (
     {"installation", "registry", "files"},
     {"native", "plain_yaml"},
     {"agreement", "scoring", "data", "models"},
-    {"spanning", "policies", "robust"},
+    {"spanning", "alike", "policies", "robust"},
     {"world"},
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},

@@ -45,6 +45,8 @@ class Together(ABC):
     rank: int
     size: int
     meetings: Meetings
+    #: Of this rank, where the ranks are on several hosts: an error then names it too.
+    host = ""
     _filters = 0
 
     @abstractmethod
@@ -61,8 +63,8 @@ class Together(ABC):
     def share_error(self, error: Exception | None) -> None:
         """Collective. If any rank brings an error, all raise the lowest rank's, type and sentence.
 
-        The sentence is prefixed with ``rank R:`` in a world of more than one. Costs one allreduce
-        of 8 bytes when all is well.
+        The sentence is prefixed with ``rank R:`` in a world of more than one, with ``rank R on
+        HOST:`` where they are on several hosts. Costs one allreduce of 8 bytes when all is well.
         """
         if self.size == 1:
             if error is not None:
@@ -72,13 +74,18 @@ class Together(ABC):
         first = int(self.allreduce(np.array([mine], np.int64), "min")[0])
         if first == self.size:
             return
-        text = f"{type(error).__name__}\n{error}".encode() if error is not None else b""
-        kind, _, sentence = self.broadcast_bytes(text, first).decode().partition("\n")
+        text = f"{type(error).__name__}\n{self.place}\n{error}".encode()
+        kind, place, sentence = self.broadcast_bytes(text, first).decode().split("\n", 2)
         if kind not in _SHARED_TYPES:
             sentence = f"{kind}: {sentence}"
-        shared = _SHARED_TYPES.get(kind, WorldError)(f"rank {first}: {sentence}")
+        shared = _SHARED_TYPES.get(kind, WorldError)(f"{place}: {sentence}")
         shared.on_all_ranks = True  # type: ignore[attr-defined]
         raise shared from error
+
+    @property
+    def place(self) -> str:
+        """This rank in words, with its host where there are several."""
+        return f"rank {self.rank} on {self.host}" if self.host else f"rank {self.rank}"
 
     @contextmanager
     def errors_shared(self) -> Iterator[None]:

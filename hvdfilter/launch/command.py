@@ -1,10 +1,11 @@
-"""`hvdfilter launch [--restarts K] [--patience S] COMMAND ...`: a job that ends well.
+"""`hvdfilter launch [OPTIONS] COMMAND ...`: a job that ends well.
 
     hvdfilter launch mpirun -np 4 hvdfilter train --name big --resume true
     hvdfilter launch --restarts 3 horovodrun -np 4 python script.py
+    hvdfilter launch --hosts a:4,b:4 mpirun -np 8 --host a:4,b:4 hvdfilter train
 
 Wherever the job is in its life, TERM, USR1 and INT become a checkpoint and exit code 75, and when
-it has ended nothing of it is left on this host.
+it has ended nothing of it is left on this host. Hosts that are named are looked at before a start.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from hvdfilter.errors import InputError
+from hvdfilter.launch import hosts
 from hvdfilter.launch.guard import guarded
 from hvdfilter.launch.job import Job
 
@@ -29,14 +31,16 @@ def main(argv: Sequence[str]) -> int:
         _check(options)
     except InputError as error:
         return _refuse(error)
-    return guarded(lambda: _run(options.command, options.restarts, options.patience))
+    return guarded(lambda: _run(options))
 
 
-def _run(command: Sequence[str], restarts: int, patience: float) -> int:
-    code = 0
+def _run(options: argparse.Namespace) -> int:
+    code, restarts = 0, options.restarts
     for number in range(restarts + 1):
-        job = Job(command, patience)
+        job = Job(options.command, options.patience, many=options.hosts is not None)
         try:
+            if options.hosts is not None:
+                hosts.check(hosts.parse(options.hosts), options.oversubscribe)
             code = job.run()
         except InputError as error:
             return _refuse(error)
@@ -62,6 +66,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("a command is missing, as in: hvdfilter launch mpirun -np 4 ...")
     if options.restarts < 0 or not options.patience > 0:
         raise InputError("restarts must be 0 or more, and patience more than 0 seconds")
+    if options.hosts is not None:
+        hosts.parse(options.hosts)
     if options.restarts:
         _check_resumes(options.command)
 
@@ -82,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hvdfilter launch",
         description="Run a job so that warnings become checkpoints and nothing is left behind.",
+    )
+    parser.add_argument(
+        "--hosts",
+        metavar="NAME:RANKS,...",
+        help="before the start, see that each answers to ssh, is set up, and has a core a rank",
+    )
+    parser.add_argument(
+        "--oversubscribe", action="store_true", help="hosts may run more ranks than they have cores"
     )
     parser.add_argument(
         "--restarts", type=int, default=0, help="start it again so often when it fails"

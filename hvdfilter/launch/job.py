@@ -20,14 +20,25 @@ from hvdfilter.launch.guard import GRACE, WARNINGS, take_signal
 
 # How long ranks may take to be ready for a warning, before it is sent all the same.
 _READY = 60.0
+# How long a launcher may outlive the last rank of this host where there are others: it waits, for a
+# quarter of an hour and more, for the answer of a host that is gone.
+_ALONE = 60.0
+# Open MPI's daemons look after each other, and end the job where one is gone: within five minutes
+# instead of its own ten, and so before ranks that wait for it are taken for silent.
+KEEPALIVE = {"time": "60", "intvl": "30", "probes": "8"}
 
 
 class Job:
-    """Runs `command` once. patience: seconds that ranks have, once warned, to end by themselves."""
+    """Runs `command` once. patience: seconds that ranks have, once warned, to end by themselves.
 
-    def __init__(self, command: Sequence[str], patience: float) -> None:
-        self._command, self._patience = list(command), patience
+    many: it runs on several hosts, where ranks that are done leave together.
+    """
+
+    def __init__(self, command: Sequence[str], patience: float, many: bool = False) -> None:
+        self._command, self._patience, self._many = list(command), patience, many
         self._parent = os.getppid()
+        # When it was looked for this host's ranks, and when there was one.
+        self._looked, self._last_rank = 0.0, float("inf")
         self.warned = False  # whether this process was told to end the job
 
     def run(self) -> int:
@@ -42,7 +53,9 @@ class Job:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS | {signal.SIGCHLD})
 
         try:
-            return subprocess.Popen(self._command, start_new_session=True, preexec_fn=unblock)
+            return subprocess.Popen(
+                self._command, start_new_session=True, preexec_fn=unblock, env=_environment()
+            )
         except OSError as failed:
             raise InputError(f"{self._command[0]} cannot be started: {failed.strerror}") from None
 
@@ -62,12 +75,26 @@ class Job:
                 sent = time.monotonic()
                 deadline = sent + self._patience
                 self._warn(child)
+            if self._many and self._left_alone(child):
+                _say(
+                    f"no rank has been left on this host for {_ALONE:g} s: another does not answer"
+                )
+                break
             if deadline is not None and time.monotonic() > deadline:
                 _say(f"the job has not ended within {self._patience:g} s of the warning")
                 break
         if child.poll() is None:
             processes.end_all(GRACE)
         return child.wait() if child.poll() is None else int(child.returncode)
+
+    def _left_alone(self, child: subprocess.Popen[bytes]) -> bool:
+        """Whether this host's ranks ended long ago, and their launcher has not."""
+        now = time.monotonic()
+        if now - self._looked > 1.0:
+            self._looked = now
+            if ranks_of(child.pid):
+                self._last_rank = now
+        return now - self._last_rank > _ALONE
 
     def _ready(self, child: subprocess.Popen[bytes], asked: float) -> bool:
         """Whether a warning will be heard: the ranks on this host have their handlers."""
@@ -81,6 +108,16 @@ class Job:
         # The innermost launcher: horovodrun, around one, would only die.
         launchers = [pid for pid in tree if processes.name(pid) in processes.LAUNCHERS]
         processes.send(launchers[-1:] or ranks_of(child.pid), signal.SIGUSR1)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with what Open MPI 4 and 5 are to be told and have not been."""
+    told = {
+        f"{prefix}_MCA_oob_tcp_keepalive_{name}": value
+        for name, value in KEEPALIVE.items()
+        for prefix in ("OMPI", "PRTE")
+    }
+    return {**told, **os.environ}
 
 
 def ranks_of(pid: int) -> list[int]:

@@ -18,6 +18,7 @@ from hvdfilter import models
 from hvdfilter.data import Images, Normalize, open_dataset
 from hvdfilter.errors import InputError
 from hvdfilter.training import checkpoints
+from hvdfilter.training.opened import refuse_other_data
 from hvdfilter.training.record import recorded
 from hvdfilter.training.run_files import read_config, read_settings
 from hvdfilter.world import World
@@ -59,6 +60,7 @@ def open_run(run: Path, world: World) -> FinishedRun:
         train_set = open_dataset(data, train=True, limit=config["limit"])
         channels, height, _ = train_set.shape
         model = models.make(architecture, channels, train_set.num_classes, height)
+    refuse_other_data(data, {"training": train_set}, world)
     state, rows = checkpoints.finished(run, world)
     with world.collective.errors_shared():
         model.load_state_dict(state["model"])

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hvdfilter import policies
-from hvdfilter.data import Images, augment, make_loader, open_dataset, to_device
+from hvdfilter.data import Images, augment, make_loader, to_device
 from hvdfilter.data.loader import Batch
 from hvdfilter.features import feature_scores, head
 from hvdfilter.features.scores import due, waiting
@@ -30,6 +30,7 @@ from hvdfilter.training.evaluate import evaluate
 from hvdfilter.training.forward import forward_only
 from hvdfilter.training.informed import Noting
 from hvdfilter.training.metrics import counted
+from hvdfilter.training.opened import open_data
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.saving import Place, Saving
@@ -75,7 +76,7 @@ class Trainer:
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
-        self.train_set, self.test_set = self._open_data()
+        self.train_set, self.test_set = open_data(config, world)
         policy = policy or policies.make(config.policy, **config.policy_options)
         shape = None
         if config.shaping is not None:
@@ -245,14 +246,6 @@ class Trainer:
             **counted(self.filter, self.model, self.step, steps_full, self.config.fp16_allreduce),
             **self.train_step.record(),
         }
-
-    def _open_data(self) -> tuple[Images, Images]:
-        with self.world.collective.errors_shared():
-            train_set = open_dataset(self.config.data, train=True, limit=self.config.limit)
-            test_set = open_dataset(
-                self.config.data, train=False, limit=self.config.limit, like=train_set
-            )
-        return train_set, test_set
 
     def _size_batch(self) -> None:
         self._part = self.growth.batch(self.config.batch_size, self.epoch)

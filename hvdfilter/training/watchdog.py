@@ -94,14 +94,17 @@ class Watchdog:
             return
         stopped = [rank for rank in after if before.get(rank) == after[rank]]
         if stopped:
-            who = ", ".join(f"rank {rank}" for rank in stopped)
+            who = ", ".join(after[rank][3] for rank in stopped)
             blame = f": {who} gives no sign of life (stopped, swapping, or its host is gone)"
         elif after:
             slowest = min(after, key=lambda rank: after[rank][1])
-            blame = f": rank {slowest} is the furthest behind, at {after[slowest][2]}"
+            blame = f": {after[slowest][3]} is the furthest behind, at {after[slowest][2]}"
+            hosts = sorted({place.partition(" on ")[2] for *_, place in after.values()})
+            if len(hosts) > 1:
+                blame += f" (or the network between {', '.join(hosts[:4])} is down)"
         else:
             blame = ""
-        me = "" if self._run is None else f"rank {self._run[1].rank}: "
+        me = "" if self._run is None else f"{self._run[1].collective.place}: "
         print(
             f"hvdfilter: error: {me}no progress for {self._limit:g} s, at {self._where}{blame}; "
             "the job ends here, and goes on with --resume true (--silence_minutes is the limit)",
@@ -122,8 +125,9 @@ class Watchdog:
         self._signs_left += 1
         with suppress(OSError):  # a full disk is told of by what needs it
             self._run[0].mkdir(exist_ok=True)
-            sign = json.dumps([self._signs_left, self._progress, self._where])
-            self._sign(self._run[1].rank).write_text(sign)
+            world = self._run[1]
+            sign = [self._signs_left, self._progress, self._where, world.collective.place]
+            self._sign(world.rank).write_text(json.dumps(sign))
 
     def _signs(self) -> dict[int, Any]:
         """What each rank has left."""

@@ -20,10 +20,10 @@ sign = folder / FOLDER / "1"
 def live():
     for number in range(10**6):
         progress = 0 if other == "stuck" else number
-        sign.write_text(json.dumps([number, progress, "a slow disk"]))
+        sign.write_text(json.dumps([number, progress, "a slow disk", "rank 1 on node2"]))
         time.sleep(0.02)
 if other == "stopped":
-    sign.write_text(json.dumps([5, 5, "somewhere"]))
+    sign.write_text(json.dumps([5, 5, "somewhere", "rank 1 on node2"]))
 else:
     threading.Thread(target=live, daemon=True).start()
 with Watchdog(0.8) as watchdog:
@@ -53,13 +53,16 @@ def test_a_rank_without_a_sign_of_life_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "stopped")
     assert done.returncode == 1
     assert "rank 0: no progress for 0.8 s, at epoch 3, training, batch 4" in done.stderr
-    assert "rank 1 gives no sign of life" in done.stderr
+    assert "rank 1 on node2 gives no sign of life" in done.stderr
 
 
 def test_a_rank_that_lives_and_comes_no_further_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "stuck")
     assert done.returncode == 1
-    assert "rank 1 is the furthest behind, at a slow disk" in done.stderr
+    assert (
+        "rank 1 on node2 is the furthest behind, at a slow disk (or the network between"
+        in done.stderr
+    )
 
 
 def test_before_there_is_a_run_it_says_where_it_is(tmp_path: Path) -> None:
