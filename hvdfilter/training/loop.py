@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
-        self.train_set, self.test_set = open_data(config, world)
+        self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
         shape = None
         if config.shaping is not None:
@@ -246,6 +246,9 @@ class Trainer:
             **counted(self.filter, self.model, self.step, steps_full, self.config.fp16_allreduce),
             **self.train_step.record(),
         }
+
+    def _open_data(self) -> tuple[Images, Images]:
+        return open_data(self.config, self.world)
 
     def _size_batch(self) -> None:
         self._part = self.growth.batch(self.config.batch_size, self.epoch)
