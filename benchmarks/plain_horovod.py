@@ -43,6 +43,7 @@ class TimedStep:
         self._optimizer, self.waited = optimizer, 0.0
 
     def __call__(self) -> None:
+        """Average the gradients, then step."""
         if not hasattr(self._optimizer, "synchronize"):  # a world of one
             self._optimizer.step()
             return
