@@ -48,7 +48,7 @@ class Rows:
 
 
 class InMemory:
-    """A `Source` over a list of encoded images."""
+    """A list of encoded images."""
 
     def __init__(self, images: list[bytes], rows: Rows) -> None:
         self._images, self._rows = images, rows

@@ -32,6 +32,7 @@ from hvdfilter.training.informed import Noting
 from hvdfilter.training.metrics import counted
 from hvdfilter.training.opened import open_data
 from hvdfilter.training.preemption import Preempted, Watch
+from hvdfilter.training.reading import Reading
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.saving import Place, Saving
 from hvdfilter.training.schedule import schedule
@@ -147,19 +148,22 @@ class Trainer:
         self._size_batch()
         # A run's random choices (dropout) depend on nothing that ran before it in this process.
         torch.manual_seed(self.config.seed + self.epoch)
+        reading = Reading(self.train_set)
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
                 self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
+                reading.mark("training")
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                    reading.mark("rescoring")
                 self.backward.end_epoch()
                 self.filter.end_epoch()
                 if due(self.filter):
                     self._score_features()
-                record = self._record()
+                record = self._record() | reading.record(self.world)
                 if self.config.variance:
                     with costs.measure("variance"):
                         measured = self.variance.measure(self.epoch, self.batch_size, self._part)
