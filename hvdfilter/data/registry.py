@@ -19,6 +19,7 @@ from hvdfilter.data.imagefolder import open_imagefolder
 from hvdfilter.data.images import Description, Images
 from hvdfilter.data.parquet import open_parquet
 from hvdfilter.data.synthetic import open_synthetic
+from hvdfilter.data.webdataset import open_webdataset
 from hvdfilter.errors import InputError
 from hvdfilter.registry import Registry
 
@@ -32,6 +33,7 @@ for _name, _reader, _usage in (
     ("parquet", open_parquet, "parquet:DIR[,SIZE]"),
     ("idx", open_idx, "idx:DIR[,CLASSES]"),
     ("imagefolder", open_imagefolder, "imagefolder:DIR[,SIZE]"),
+    ("webdataset", open_webdataset, "webdataset:DIR[,SIZE]"),
     ("synthetic", open_synthetic, "synthetic:N,C,H,W,CLASSES"),
 ):
     _formats.add(_name, _reader, _usage)
