@@ -77,6 +77,7 @@ class Trainer:
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
+        self.watchdog = watchdog or Watchdog(0)
         self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
         shape = None
@@ -120,7 +121,6 @@ class Trainer:
             config.runs, config.name, config.plain(), world, config.resume
         )
         self.saving = Saving(self.folder.path, world, self.train_step, self.budget)
-        self.watchdog = watchdog or Watchdog(0)
         self.watchdog.attach(self.folder.path, world)
         self.step, self.loss_sum, self._resumed_at = 0, 0.0, 0
         if config.resume:
@@ -252,7 +252,7 @@ class Trainer:
         }
 
     def _open_data(self) -> tuple[Images, Images]:
-        return open_data(self.config, self.world)
+        return open_data(self.config, self.world, self.watchdog)
 
     def _size_batch(self) -> None:
         self._part = self.growth.batch(self.config.batch_size, self.epoch)
