@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +177,12 @@ class DecodedImages(ArrayImages):
 def _mapped(path: Path, layout: Layout) -> torch.Tensor:
     if fault := wrong(path, layout):  # a map beyond the file's end would end the process
         raise InputError(f"{path}: {fault}; remove it and start again.")
-    # Copy-on-write: torch takes no read-only memory, and the file is never written through it.
-    pixels = np.memmap(path, np.uint8, "c", _HEAD, (layout.count, *layout.shape))
-    return torch.from_numpy(pixels)
+    pixels = np.memmap(path, np.uint8, "r", _HEAD, (layout.count, *layout.shape))
+    with warnings.catch_warnings():
+        # torch warns that it could write into read-only memory. Nobody does; a copy-on-write map,
+        # of which it would not warn, is refused by the system where it is larger than its memory.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(pixels)
 
 
 def _no_room(folder: Path, layout: Layout, why: str) -> InputError:

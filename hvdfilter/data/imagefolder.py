@@ -50,7 +50,7 @@ class _Files:
             facts = os.stat(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-        return f"{path!r} {facts.st_size} {facts.st_mtime_ns}"
+        return f"{os.path.abspath(path)!r} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def open_imagefolder(
