@@ -35,12 +35,12 @@ from hvdfilter.world import World
 
 RESULTS = Path(__file__).parent / "results"
 # p20, p50, p80: images a second, over the rounds
-COLUMNS = ("images", "from", "from", "workers", "rounds", "p20", "p50", "p80")
+COLUMNS = ("images", "from", "workers", "rounds", "p20", "p50", "p80")
 BATCH = 64
 # name: (pictures, height, width, Pillow's format, ending, what follows the folder)
 SETS = {
     "JPEG 500x375 to 224": (512, 375, 500, "JPEG", "jpg", ",224"),
-    "PNG 32x32": (8192, 32, 32, "PNG", "png", ""),
+    "PNG 32x32": (4096, 32, 32, "PNG", "png", ""),
 }
 FORMS = ("imagefolder", "webdataset", "parquet")
 

@@ -12,6 +12,7 @@ all that the pixels are made from, and the form follows from the set that asks f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -130,7 +131,7 @@ def reserve(path: Path, layout: Layout) -> None:
             free = shutil.disk_usage(path.parent).free
             if free < layout.size:
                 raise _no_room(path.parent, layout, f"of which {free} are free")
-            os.posix_fallocate(file.fileno(), 0, layout.size)
+            _allocate(file.fileno(), layout.size)
             file.write(layout.head())
     except OSError as failed:
         if failed.errno in files.NO_ROOM:
@@ -183,6 +184,16 @@ def _mapped(path: Path, layout: Layout) -> torch.Tensor:
         # of which it would not warn, is refused by the system where it is larger than its memory.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(pixels)
+
+
+def _allocate(number: int, size: int) -> None:
+    """Have the disk set `size` bytes aside, where the file system can do that."""
+    try:
+        os.posix_fallocate(number, 0, size)
+    except OSError as failed:
+        if failed.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(number, size)
 
 
 def _no_room(folder: Path, layout: Layout, why: str) -> InputError:

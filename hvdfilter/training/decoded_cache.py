@@ -179,8 +179,10 @@ class _Turn:
         if self._there():  # since the first look
             lock.close()
             return _State.CHECKING
-        for left in self.path.parent.glob(f"{self.path.stem}.*.writing") if alone else ():
-            with suppress(OSError):  # of a job that was killed
+        # Of jobs that were killed here; on other hosts the lock may hold nobody back.
+        drafts = f"{self.path.stem}.{os.uname().nodename}.*writing"
+        for left in self.path.parent.glob(drafts) if alone else ():
+            with suppress(OSError):
                 left.unlink()
         self._writer = 0 if alone else os.getpid()
         self._stack.callback(self._draft.unlink, missing_ok=True)

@@ -180,11 +180,13 @@ def test_a_killed_jobs_draft_is_replaced(place):
     path = _file(place)
     whole = path.read_bytes()
     path.unlink()
-    drafts = [path.with_suffix(f".{host}.writing") for host in (os.uname().nodename, "other.7")]
+    host = os.uname().nodename
+    drafts = [path.with_suffix(f".{name}.writing") for name in (host, f"{host}.7", "other")]
     for draft in drafts:
         draft.write_bytes(b"half")
     assert _open(place)[1] == 12 and path.read_bytes() == whole
-    assert not any(draft.exists() for draft in drafts)
+    # Another host's may be being written, where locks reach no further than a host.
+    assert [draft.exists() for draft in drafts] == [False, False, True]
 
 
 def test_a_set_of_parquet_is_not_read_where_its_pixels_are_there(tmp_path, monkeypatch):
