@@ -40,7 +40,7 @@ BATCH = 64
 # name: (pictures, height, width, Pillow's format, ending, what follows the folder)
 SETS = {
     "JPEG 500x375 to 224": (512, 375, 500, "JPEG", "jpg", ",224"),
-    "PNG 32x32": (4096, 32, 32, "PNG", "png", ""),
+    "PNG 32x32": (8192, 32, 32, "PNG", "png", ""),
 }
 FORMS = ("imagefolder", "webdataset", "parquet")
 
