@@ -21,9 +21,7 @@ LABELS, SAMPLES = 65536, 4
 """How many labels, and how many samples' pixels, stand for a set; all labels of a smaller one."""
 
 
-def open_data(
-    config: TrainConfig, world: World, watchdog: Watchdog
-) -> tuple[Images, Images]:
+def open_data(config: TrainConfig, world: World, watchdog: Watchdog) -> tuple[Images, Images]:
     """Collective. Training and test set of a run, from the decoded cache where that is asked for.
 
     watchdog: told of progress while the cache is made. Raises `InputError` on every rank, naming a
