@@ -42,8 +42,11 @@ RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
 class TrainConfig:
     """What to train on, with which policy, and where to leave the results.
 
-    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, synthetic:N,C,H,W,CLASSES or
-        MODULE:READER of your own.
+    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, webdataset:DIR or PATTERN,
+        synthetic:N,C,H,W,CLASSES or MODULE:READER of your own.
+    decoded_cache: folder on a disk of each node (or /dev/shm) where its ranks keep the images of
+        parquet, imagefolder and webdataset decoded, in one file that all of them map; made by them
+        together when it is missing. By default none: only you know where a node has the room.
     model: cnn, resnet9, resnet18, resnet50, timm:NAME or MODULE:FACTORY of your own; cnn:WIDTH and
         resnet9:WIDTH choose the channels of the first layer.
     policy: which samples to keep; `hvdfilter policies` lists them; MODULE:CLASS for one of your
@@ -98,6 +101,7 @@ class TrainConfig:
     """
 
     data: str = "digits"
+    decoded_cache: Path | None = None
     model: str = "cnn"
     policy: str = "kakurenbo"
     policy_options: dict[str, Any] = field(default_factory=dict)
