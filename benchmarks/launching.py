@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -51,18 +51,23 @@ class Launcher:
         self._open.close()
 
     def run(
-        self, module: str, ranks: int, arguments: Sequence[str], link: str = MEMORY, a_host: int = 1
+        self,
+        module: str,
+        ranks: int,
+        arguments: Sequence[str],
+        link: str = MEMORY,
+        a_host: int = 1,
+        env: Mapping[str, str] | None = None,
     ) -> str:
         """What rank 0 of a world of `ranks` ranks of `python -m module` prints; it must succeed.
 
-        a_host: ranks of each host.
+        a_host: ranks of each host. env: variables of theirs.
         """
         mpirun = str(Path(sys.executable).with_name("mpirun"))
         command = [mpirun, "--bind-to", "none", "-np", str(ranks)]
         # Hosts share this machine's cores, which no rank can know: all give way when idle.
-        env = rank_environment(
-            OMP_NUM_THREADS=str(self._threads), OMPI_MCA_rmaps_base_oversubscribe="1"
-        )
+        own = {"OMP_NUM_THREADS": str(self._threads), **(env or {})}
+        env = rank_environment(OMPI_MCA_rmaps_base_oversubscribe="1", **own)
         if link != MEMORY:
             hosts = self._hosts[link].names[: -(-ranks // a_host)]
             env["OMPI_MCA_mpi_yield_when_idle"] = "1"

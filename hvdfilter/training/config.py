@@ -93,7 +93,9 @@ class TrainConfig:
         for bit; on 1, 2 and 4 it does anyway. Takes more and smaller messages.
     silence_minutes: a job in which a rank comes no further for so many minutes is ended, and the
         rank named; 0: never.
-    workers: processes that load data on each rank; 0 loads in the training process.
+    workers: processes that load data on each rank, where it does not lie in memory; 0 loads in the
+        training process. By default a GPU's rank has one for each of its cores but two, at most 8,
+        and a CPU's none.
     runs: folder that holds the run folders.
     name: of the run folder; by default made from data, model and policy.
     resume: continue the run called `name` from its checkpoint; start it if there is none yet, so
@@ -131,7 +133,7 @@ class TrainConfig:
     checkpoint_minutes: float = 30.0
     reproducible: bool = False
     silence_minutes: float = 15.0
-    workers: int = 0
+    workers: int | None = None
     runs: Path = Path("runs")
     name: str | None = None
     resume: bool = False
