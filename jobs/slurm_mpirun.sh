@@ -12,6 +12,7 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
 #SBATCH --requeue
 # B: the batch shell gets USR1 five minutes before the end, and hands it on below.
 #SBATCH --signal=B:USR1@300
@@ -39,6 +40,12 @@ if ! ompi_info 2>/dev/null | grep -q 'ras: slurm'; then
     hosts=(--host "$list")
 fi
 
+# Preemption sends TERM to what mpirun has started on the other nodes by srun. The ranks there take it as
+# their warning; Open MPI's daemon beside them would end at once, and the job with it, so it starts with
+# TERM blocked (the ranks it starts are not).
+block='__import__("signal").pthread_sigmask(0,[15]);__import__("os").execvp(argv[1],argv[1:])'
+export OMPI_MCA_orte_launch_agent="python -c argv=__import__(\"sys\").argv;$block orted"
+
 hvdfilter launch mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
     -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
     hvdfilter train --name "$NAME" --resume true "$@" &
@@ -50,8 +57,14 @@ trap 'kill -USR1 "$ranks" 2>/dev/null || true' USR1 TERM
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done
-# 75: stopped early, with a checkpoint. Back into the queue.
-if [ "${code:-0}" -eq 75 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+# 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
+# that nothing was trained since the last one. Back into the queue, unless the job is ending by itself:
+# what a user has cancelled must not come back.
+case "${code:-0}" in
+    75 | 138 | 143)
+        if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
+        ;;
+esac
 exit "${code:-0}"

@@ -11,6 +11,7 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
 #SBATCH --requeue
 # USR1 reaches every rank five minutes before the end of the time limit; preemption sends TERM. Either
 # way the ranks agree to stop after the same step and write a checkpoint.
@@ -32,6 +33,12 @@ VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
 export PATH="$VENV/bin:$PATH"
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
+if [[ "$(srun --mpi=list 2>&1)" != *pmix* ]]; then
+    echo "this Slurm's srun has no PMIx ('srun --mpi=list' does not name it): sbatch" \
+        "jobs/slurm_mpirun.sh instead, whose mpirun needs none" >&2
+    exit 2
+fi
+
 # A job that was preempted and started again goes on from its checkpoint, if it has got that far.
 NAME="${NAME:-$SLURM_JOB_NAME-$SLURM_JOB_ID}"
 
@@ -40,9 +47,14 @@ trap : TERM USR1
 code=0
 srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores \
     hvdfilter train --name "$NAME" --resume true "$@" || code=$?
-# 75: stopped early, with a checkpoint. 138: the warning came before Python could take it, so that
-# nothing was trained since the last one. Back into the queue.
+# 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
+# that nothing was trained since the last one. Back into the queue, unless the job is ending by itself:
+# scancel warns the ranks too, and what a user has cancelled must not come back.
 case "$code" in
-    75 | 138) scontrol requeue "$SLURM_JOB_ID" ;;
+    75 | 138 | 143)
+        if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
+        ;;
 esac
 exit "$code"

@@ -31,6 +31,7 @@ SLURM = {
 }
 
 
+PMIX = 'if [ "$1" = --mpi=list ]; then echo none pmix; exit; fi\n'
 LAUNCH = 'if [ "$1" = launch ]; then shift; exec "$@"; fi'
 
 
@@ -89,7 +90,7 @@ def test_bash_reads_the_script(script: Path) -> None:
 
 
 def test_srun_gets_pmix_and_the_arguments(programs: Path, tmp_path: Path) -> None:
-    stand_in(programs, "srun", 'echo "threads $OMP_NUM_THREADS"')
+    stand_in(programs, "srun", PMIX + 'echo "threads $OMP_NUM_THREADS"')
     done = job("slurm_srun.sh", tmp_path, "--epochs", "2", **SLURM)
     assert (done.returncode, done.stdout) == (0, "threads 3\n"), done.stderr
     given = arguments(programs, "srun")
@@ -103,7 +104,8 @@ def test_a_job_started_again_resumes_and_a_preempted_one_is_queued(
     programs: Path, tmp_path: Path
 ) -> None:
     # 75 is the exit code of a run that was told to stop and wrote its checkpoint.
-    stand_in(programs, "srun", "exit 75")
+    stand_in(programs, "srun", PMIX + "exit 75")
+    stand_in(programs, "squeue", "echo RUNNING")
     stand_in(programs, "scontrol", "")
     done = job("slurm_srun.sh", tmp_path, NAME="big", **SLURM)
     assert done.returncode == 75
@@ -116,6 +118,7 @@ def test_mpirun_inside_slurm_gets_the_hosts_and_hands_on_signals(
 ) -> None:
     stand_in(programs, "ompi_info", "echo 'MCA ras: simulator'")
     stand_in(programs, "scontrol", "echo node1; echo node2")
+    stand_in(programs, "squeue", "echo RUNNING")
     # Signals its parent, as the scheduler would, then waits for what the script hands on.
     stand_in(
         programs,
@@ -168,7 +171,7 @@ def test_two_real_ranks_start(script: str, launcher: str, tmp_path: Path, progra
     """The launchers accept the flags and start two ranks; srun is played by mpirun."""
     path = real_launchers(programs)
     while_flags = 'while [ "$1" != hvdfilter ]; do shift; done\n'
-    stand_in(programs, "srun", f'{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
+    stand_in(programs, "srun", f'{PMIX}{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
     told = 'echo "rank $OMPI_COMM_WORLD_RANK of $OMPI_COMM_WORLD_SIZE"'
     stand_in(programs, "hvdfilter", f"{LAUNCH}\n{told}")
     env = {**SLURM, "PATH": path, "HOSTS": "localhost:2", "LAUNCHER": launcher}
