@@ -1,9 +1,9 @@
 """A real Slurm of one machine: a controller and two nodes, started for tests and ended with them.
 
-Everything it writes lies in one temporary folder: configuration, key, sockets, logs. Nothing of the
-system's own Slurm or munge is read. Each daemon runs in a process namespace of its own, so that
-whatever a job left behind ends with its node; and each node has its own host name, as MPI expects of
-different hosts. All of them share this machine's network and file system.
+Everything it writes lies in one temporary folder: configuration, key, sockets, logs. Nothing of
+the system's own Slurm or munge is read. Each daemon runs in a process namespace of its own, so that
+whatever a job left behind ends with its node; and each node has its own host name, as MPI expects
+of different hosts. All of them share this machine's network and file system.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "setpriv")
 # Ends with whoever started it, if that is killed; with it, all that runs in its namespaces.
 APART = ["setpriv", "--pdeathsig", "KILL", "unshare", "--uts", "--pid", "--fork"]
 APART += ["--kill-child", "--mount-proc"]
-# cred_expire is how long a requeued job waits before it starts again (120 s by default, 5 at least).
+# cred_expire: how long a requeued job waits before it starts again (120 s by default, 5 at least).
 # TmpFS: Slurm's PMIx plug-in makes a folder there, by one and the same name on both nodes.
 CONFIGURATION = """
 ClusterName=tests

@@ -1,4 +1,4 @@
-"""The Slurm scripts under a real Slurm: they train, and whatever stops a job, it ends as undisturbed.
+"""The Slurm scripts under a real Slurm: they train, and a job that was stopped ends as undisturbed.
 
 Two nodes with a rank each: the least with which a warning, a requeue and MPI cross hosts. 40 short
 epochs of a small network: long enough to be stopped in, on a machine that other work shares.
