@@ -7,16 +7,21 @@ steps. The only file of this folder that touches Horovod; a world of one needs n
 from __future__ import annotations
 
 import os
+import platform
 
 import torch
 
 from hvdfilter import launchers
 from hvdfilter.errors import WorldError
+from hvdfilter.installation import set_up
 from hvdfilter.world import World, horovod, init
 
 
 def start(reproducible: bool = False) -> World:
-    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod.
+    """The world to train in.
+
+    Raises `WorldError` under torchrun, which starts no Horovod, and, on every rank, for GPUs whose
+    gradients NCCL cannot average.
 
     reproducible: gradients are not fused. Which of them travel together is a matter of time, and
     where they lie in the fused buffer decides in what order three ranks' are added.
@@ -29,7 +34,31 @@ def start(reproducible: bool = False) -> World:
             f"'mpirun --bind-to none -np {ranks} hvdfilter train ...' (a DDP script of your own "
             "takes hf.Filter)"
         )
-    return init()
+    world = init()
+    with world.collective.errors_shared():
+        _check_gpus(world)
+    return world
+
+
+def _check_gpus(world: World) -> None:
+    """Refuse gradients on GPUs that would travel through the host, or that NCCL would refuse."""
+    hvd, host = horovod(), platform.node()
+    if world.size == 1 or world.device.type != "cuda" or hvd is None:
+        return
+    gpus, ranks = torch.cuda.device_count(), hvd.local_size()
+    by_nccl = bool(hvd.nccl_built())
+    if by_nccl and gpus > 1 and ranks > gpus:
+        raise WorldError(
+            f"{ranks} ranks on {host} share {gpus} GPUs, but NCCL takes one rank a GPU: start at "
+            f"most {gpus} ranks on each host"
+        )
+    # More ranks than GPUs can only meet on the host; and MPI may have been built for GPUs.
+    if ranks <= gpus and not (by_nccl or hvd.cuda_built() or hvd.rocm_built()):
+        raise WorldError(
+            f"Horovod on {host} was built without NCCL, so that every gradient would travel "
+            f"through the host's memory: {set_up('HOROVOD_GPU_OPERATIONS=NCCL ')}, or hide the "
+            "GPUs by CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
 
 
 def distribute(
