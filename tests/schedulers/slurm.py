@@ -125,6 +125,12 @@ class Slurm:
         )
         return self.facts(job)
 
+    def plugins(self) -> list[Path]:
+        """The files of Slurm's plug-ins."""
+        lines = self._ask(["scontrol", "show", "config"]).splitlines()
+        (folder,) = (line.split("=")[1].strip() for line in lines if line.startswith("PluginDir "))
+        return sorted(Path(folder).glob("*.so"))
+
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         """Of a user of this cluster; whatever another Slurm may have set is left out."""
         theirs = environment({"SLURM_CONF": str(self.configuration)})

@@ -111,3 +111,49 @@ def test_a_stopped_job_is_queued_again_and_ends_with_the_same_bits(
     # What came before the requeue is still in the log.
     assert "checkpoint written" in log and log.count("epoch   1/40") == 1
     assert result(home / "runs" / name) == result(undisturbed)
+
+
+def test_a_cancelled_job_does_not_come_back(slurm: Slurm, home: Path) -> None:
+    # scancel sends TERM as preemption does: the ranks end with 75 either way.
+    job = submit(slurm, home, "slurm_srun.sh", "cancelled")
+    until_it_trains(home / "runs" / "cancelled")
+    slurm.cancel(job)
+    ended = slurm.wait(job, "CANCELLED", "PENDING", "FAILED", "COMPLETED")
+    log = (home / "cancelled.log").read_text()
+    assert "checkpoint written" in log
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), log
+
+
+def test_a_slurm_without_pmix_is_told_in_one_sentence(
+    slurm: Slurm, home: Path, tmp_path: Path
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    for plugin in slurm.plugins():
+        if "pmix" not in plugin.name:
+            (plugins / plugin.name).symlink_to(plugin)
+    without = tmp_path / "slurm.conf"
+    without.write_text(f"PluginDir={plugins}\n{slurm.configuration.read_text()}")
+    # Slurm itself sets SLURM_CONF for a job.
+    script = f"SLURM_CONF={without} exec bash {JOBS}/slurm_srun.sh"
+    started = time.monotonic()
+    job = slurm.submit("--output=pmix.log", f"--wrap={script}", cwd=home)
+    ended = slurm.wait(job, "FAILED", "COMPLETED")
+    assert ended["ExitCode"] == "2:0"
+    said = (home / "pmix.log").read_text().splitlines()
+    assert len(said) == 1 and "srun has no PMIx" in said[0] and "slurm_mpirun.sh" in said[0]
+    assert time.monotonic() - started < 30
+
+
+def test_ranks_that_srun_starts_and_mpi_does_not_connect_are_refused(
+    slurm: Slurm, home: Path
+) -> None:
+    # What an MPI that knows nothing of Slurm sees: Open MPI ends by itself if it sees more.
+    blind = 'for v in ${!SLURM@}; do [ $v = SLURM_STEP_NUM_TASKS ] || unset $v; done; exec "$@"'
+    command = f"srun --mpi=none bash -c '{blind}' - {home}/.venv/bin/hvdfilter train"
+    job = slurm.submit("--output=lonely.log", *TASKS, "-N2", f"--wrap={command}", cwd=home)
+    ended = slurm.wait(job, "FAILED", "COMPLETED")
+    said = (home / "lonely.log").read_text()
+    assert ended["ExitCode"] == "1:0"
+    assert said.count("the launcher started 2 ranks (SLURM_STEP_NUM_TASKS) but each of them") == 2
+    assert not list((home / "runs").glob("digits*"))
