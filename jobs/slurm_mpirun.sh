@@ -17,6 +17,8 @@
 # B: the batch shell gets USR1 five minutes before the end, and hands it on below.
 #SBATCH --signal=B:USR1@300
 # For GPUs: #SBATCH --gpus-per-node=4
+# Not --gpus-per-task=1 or --gpu-bind: a rank that sees its own GPU alone can't reach the others
+# directly, so that NCCL goes through the host's memory. Each takes the GPU of its local rank.
 #
 # VENV   the environment that `make setup` made, on a file system that all nodes see
 # NAME   of the run folder; default: job name and number
@@ -40,9 +42,9 @@ if ! ompi_info 2>/dev/null | grep -q 'ras: slurm'; then
     hosts=(--host "$list")
 fi
 
-# Preemption sends TERM to what mpirun has started on the other nodes by srun. The ranks there take it as
-# their warning; Open MPI's daemon beside them would end at once, and the job with it, so it starts with
-# TERM blocked (the ranks it starts are not).
+# Preemption sends TERM to what mpirun has started on the other nodes by srun. The ranks there take it
+# as their warning; Open MPI 4's daemon beside them would end at once, and the job with it, so it
+# starts with TERM (15) blocked. For its ranks it unblocks all signals.
 block='__import__("signal").pthread_sigmask(0,[15]);__import__("os").execvp(argv[1],argv[1:])'
 export OMPI_MCA_orte_launch_agent="python -c argv=__import__(\"sys\").argv;$block orted"
 
@@ -58,7 +60,7 @@ while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done
 # 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
-# that nothing was trained since the last one. Back into the queue, unless the job is ending by itself:
+# that nothing was trained since the last one. Back into the queue, unless Slurm is ending the job:
 # what a user has cancelled must not come back.
 case "${code:-0}" in
     75 | 138 | 143)

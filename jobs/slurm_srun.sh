@@ -17,6 +17,8 @@
 # way the ranks agree to stop after the same step and write a checkpoint.
 #SBATCH --signal=USR1@300
 # For GPUs: #SBATCH --gpus-per-node=4
+# Not --gpus-per-task=1 or --gpu-bind: a rank that sees its own GPU alone can't reach the others
+# directly, so that NCCL goes through the host's memory. Each takes the GPU of its local rank.
 #
 # VENV   the environment that `make setup` made, on a file system that all nodes see
 # NAME   of the run folder; default: job name and number
@@ -24,7 +26,7 @@
 # Set-up on a cluster, once, on a login node, with its own MPI and NCCL:
 #   module load openmpi cuda nccl
 #   MPICC=mpicc HOROVOD_GPU_OPERATIONS=NCCL make setup
-# srun needs an MPI that was built with Slurm's PMIx, which the Open MPI wheel need not be.
+# The Open MPI wheel that `make setup` installs speaks PMIx too, and works where its network will do.
 set -euo pipefail
 
 # sbatch copies this script away, so the repository is where sbatch was called.
@@ -48,7 +50,7 @@ code=0
 srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores \
     hvdfilter train --name "$NAME" --resume true "$@" || code=$?
 # 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
-# that nothing was trained since the last one. Back into the queue, unless the job is ending by itself:
+# that nothing was trained since the last one. Back into the queue, unless Slurm is ending the job:
 # scancel warns the ranks too, and what a user has cancelled must not come back.
 case "$code" in
     75 | 138 | 143)
