@@ -35,8 +35,10 @@ VENV="${VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}"
 export PATH="$VENV/bin:$PATH"
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
-if [[ "$(srun --mpi=list 2>&1)" != *pmix* ]]; then
-    echo "this Slurm's srun has no PMIx ('srun --mpi=list' does not name it): sbatch" \
+# A plug-in that is listed may still lack its library (Debian's wants libpmix-dev): one task tries it.
+if [[ "$(srun --mpi=list 2>&1)" != *pmix* ]] ||
+    ! srun --mpi=pmix --nodes=1 --ntasks=1 --ntasks-per-node=1 true; then
+    echo "this Slurm's srun has no PMIx that works ('srun --mpi=list'): sbatch" \
         "jobs/slurm_mpirun.sh instead, whose mpirun needs none" >&2
     exit 2
 fi

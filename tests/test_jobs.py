@@ -31,7 +31,7 @@ SLURM = {
 }
 
 
-PMIX = 'if [ "$1" = --mpi=list ]; then echo none pmix; exit; fi\n'
+PMIX = 'case "$*" in --mpi=list) echo none pmix; exit ;; *"=1 true") exit ;; esac\n'
 LAUNCH = 'if [ "$1" = launch ]; then shift; exec "$@"; fi'
 
 
@@ -156,6 +156,16 @@ def test_a_pbs_job_warns_itself_and_submits_its_successor(
         assert arguments(programs, "qsub") == successor
     else:
         assert not (programs / "qsub.args").exists()
+
+
+@pytest.mark.parametrize("body", ["echo none pmi2", '[ "$1" = --mpi=list ] && echo none pmix'])
+def test_srun_without_pmix_or_its_library_is_refused(
+    body: str, programs: Path, tmp_path: Path
+) -> None:
+    stand_in(programs, "srun", body)
+    done = job("slurm_srun.sh", tmp_path, **SLURM)
+    assert done.returncode == 2
+    assert "srun has no PMIx" in done.stderr and "slurm_mpirun.sh" in done.stderr
 
 
 def test_a_slurm_job_that_is_being_cancelled_is_not_queued(programs: Path, tmp_path: Path) -> None:

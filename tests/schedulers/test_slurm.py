@@ -83,11 +83,11 @@ def test_srun_trains_on_two_nodes(undisturbed: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "how"),
     [
-        # What the time limit's warning is: USR1 to every process of the ranks, or to the shell.
-        ("slurm_srun.sh", "warned"),
-        # By a job of higher priority: TERM to every process but the shell's.
+        # By a job of higher priority: TERM to every process but the batch shell's.
         ("slurm_mpirun.sh", "preempted"),
         pytest.param("slurm_srun.sh", "preempted", marks=pytest.mark.slow),
+        # What the time limit's warning is: USR1 to every process of the ranks, or to the shell.
+        pytest.param("slurm_srun.sh", "warned", marks=pytest.mark.slow),
         pytest.param("slurm_mpirun.sh", "warned", marks=pytest.mark.slow),
     ],
 )
