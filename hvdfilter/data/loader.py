@@ -6,7 +6,9 @@ the number of workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Sized
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from hvdfilter.data.images import Images
+from hvdfilter.data.workers import heed_only, start_helpers
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -54,7 +57,12 @@ def make_loader(
         # those corrupts or hangs. The fork server is started fresh and never touches MPI.
         context = get_context("forkserver")
         context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
-        options = {"multiprocessing_context": context, "persistent_workers": True}
+        start_helpers()
+        options = {
+            "multiprocessing_context": context,
+            "persistent_workers": True,
+            "worker_init_fn": partial(heed_only, os.getpid()),
+        }
     return DataLoader(
         _Batches(images),
         sampler=BatchSampler(sampler, batch_size, drop_last=False),

@@ -7,17 +7,22 @@ steps. The only file of this folder that touches Horovod; a world of one needs n
 from __future__ import annotations
 
 import os
+import platform
 
 import torch
 
 from hvdfilter import launchers
 from hvdfilter.errors import WorldError
+from hvdfilter.installation import set_up
 from hvdfilter.spanning import running_horovod
 from hvdfilter.world import World, horovod, init
 
 
 def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> World:
-    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod.
+    """The world to train in.
+
+    Raises `WorldError` under torchrun, which starts no Horovod, and, on every rank, for GPUs whose
+    gradients NCCL cannot average.
 
     fusion_mb: the largest buffer, in MiB, in which Horovod lets small gradients travel together;
     0 keeps them apart. cycle_ms: how often, in ms, it looks for gradients to send. None leaves
@@ -41,7 +46,31 @@ def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> Worl
             f"'mpirun --bind-to none -np {ranks} hvdfilter train ...' (a DDP script of your own "
             "takes hf.Filter)"
         )
-    return init()
+    world = init()
+    with world.collective.errors_shared():
+        _check_gpus(world)
+    return world
+
+
+def _check_gpus(world: World) -> None:
+    """Refuse gradients on GPUs that would travel through the host, or that NCCL would refuse."""
+    hvd, host = horovod(), platform.node()
+    if world.size == 1 or world.device.type != "cuda" or hvd is None:
+        return
+    gpus, ranks = torch.cuda.device_count(), hvd.local_size()
+    by_nccl = bool(hvd.nccl_built())
+    if by_nccl and gpus > 1 and ranks > gpus:
+        raise WorldError(
+            f"{ranks} ranks on {host} share {gpus} GPUs, but NCCL takes one rank a GPU: start at "
+            f"most {gpus} ranks on each host"
+        )
+    # More ranks than GPUs can only meet on the host; and MPI may have been built for GPUs.
+    if ranks <= gpus and not (by_nccl or hvd.cuda_built() or hvd.rocm_built()):
+        raise WorldError(
+            f"Horovod on {host} was built without NCCL, so that every gradient would travel "
+            f"through the host's memory: {set_up('HOROVOD_GPU_OPERATIONS=NCCL ')}, or hide the "
+            "GPUs by CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
 
 
 def distribute(

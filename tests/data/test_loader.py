@@ -1,3 +1,6 @@
+import subprocess
+from multiprocessing import forkserver, resource_tracker
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +48,16 @@ def test_workers_decode_and_give_the_same_batches(tmp_path, monkeypatch):
         for ids, x, y in batches:
             np.testing.assert_array_equal(x.numpy(), pixels[ids.numpy()])
             np.testing.assert_array_equal(y.numpy(), labels[ids.numpy()])
+        # A scheduler's warning goes to every process below a rank; none of these may die of it.
+        (worker,) = loader._iterator._workers
+        helpers = [forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid]
+        for name in ("USR1", "TERM"):
+            subprocess.run(["kill", f"-{name}", *map(str, [worker.pid, *helpers])], check=True)
+    assert worker.is_alive()
     assert torch.equal(state, torch.random.get_rng_state())
+    worker.terminate()  # what multiprocessing does when the rank ends before its loader
+    worker.join(timeout=20)
+    assert worker.exitcode == 0
 
 
 def test_sets_in_memory_start_no_workers():

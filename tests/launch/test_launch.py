@@ -77,6 +77,29 @@ def test_a_warning_waits_until_it_is_heard(
     assert "the ranks are told to save and end" in said
 
 
+# What an mpirun is to look at: it starts a rank here and, as within Slurm, its daemons by srun.
+MPIRUN = """
+import signal, subprocess, sys
+python, rank, folder = sys.argv[1:]
+srun = subprocess.Popen(["srun", "-c", "import time; time.sleep(60)"], executable=python)
+rank = subprocess.Popen([python, "-c", rank, folder, "0"])
+signal.signal(signal.SIGUSR1, lambda number, frame: rank.send_signal(number))
+code = rank.wait()
+srun.kill()
+sys.exit(code)
+"""
+
+
+def test_mpirun_is_warned_and_not_the_srun_below_it(tmp_path: Path) -> None:
+    python = sys.executable
+    named = ["bash", "-c", 'exec -a mpirun "$@"', "-", python, "-c", MPIRUN]
+    job = launch(*named, python, RANK, str(tmp_path), patience="10")
+    wait_for(tmp_path / "ready")
+    job.send_signal(signal.SIGUSR1)
+    assert outcome(job)[0] == 75
+    assert (tmp_path / "saved").exists()
+
+
 def test_codes_and_signals_of_the_job_are_told() -> None:
     assert outcome(launch("true"))[0] == 0
     assert outcome(launch("sh", "-c", "exit 3"))[0] == 3
