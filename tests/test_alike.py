@@ -16,6 +16,7 @@ over = mpi_collective()
 odd = over.rank == 1
 platform.node = lambda: f"node{over.rank}"
 alike.refuse_other_versions(over)
+alike.refuse_other_builds(over)
 calls = over.calls
 alike.refuse_unlike(over, {"a": "1", "b": "2"}, "mend it")
 assert over.calls == calls + 1
@@ -33,7 +34,7 @@ caught(InputError, alike.refuse_unlike, over, {"a": "1", "b": f"{2 + odd}"}, "me
 caught(InputError, alike.refuse_unlike, over, {"a": f"{over.rank}"}, "mend it")
 caught(InputError, alike.refuse_unlike, over, {"b" if odd else "a": "1"}, "mend it")
 whole, alike._compiled = alike._compiled, lambda: "0123" if odd else "4567"
-caught(WorldError, alike.refuse_other_versions, over)
+caught(WorldError, alike.refuse_other_builds, over)
 alike._compiled, alike.sources_digest = whole, lambda: f"{odd:08d}"
 caught(WorldError, alike.refuse_other_versions, over)
 """

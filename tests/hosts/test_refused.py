@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.hosts import ROOT, Hosts
+from benchmarks.hosts import Hosts
 from tests.hosts.jobs import command, environment, sentence
 
 pytestmark = pytest.mark.distributed
@@ -108,35 +106,3 @@ def write_idx(folder: Path, labels: np.ndarray) -> None:
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(
             header + labels.astype(np.uint8).tobytes()
         )
-
-
-def test_the_machine_is_as_it_was(possible: None) -> None:
-    """What hosts mounted and made is theirs alone, also where their maker is killed."""
-    program = (
-        "import os, signal\nfrom benchmarks.hosts import Hosts\n"
-        "with Hosts(2) as hosts:\n"
-        "    print([k.pid for k in hosts._keepers.values()], flush=True)\n"
-        "    hosts.start(['sleep', '300'], on='node2')\n"
-        "    os.kill(os.getpid(), signal.SIG{})"
-    )
-    for number in ("KILL", "INT"):
-        before = Path("/proc/mounts").read_text(), links()
-        done = subprocess.run(
-            [sys.executable, "-c", program.format(number)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=30,
-        )
-        assert done.returncode != 0 and done.stdout, done.stderr
-        until = time.monotonic() + 10
-        pids = done.stdout.strip("[]\n").split(", ")
-        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-        assert (Path("/proc/mounts").read_text(), links()) == before
-
-
-def links() -> list[str]:
-    """Names of this machine's network interfaces."""
-    return sorted(path.name for path in Path("/sys/class/net").iterdir())
