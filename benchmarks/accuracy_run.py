@@ -18,7 +18,7 @@ import torch
 
 from hvdfilter import policies
 from hvdfilter.costs import Costs, Counts
-from hvdfilter.data import Images, Normalize, open_dataset
+from hvdfilter.data import Images, open_dataset
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
@@ -129,11 +129,6 @@ class _Run(Trainer):
     def _open_data(self) -> Sets:
         return self._sets
 
-    def _build_model(self) -> tuple[torch.nn.Module, Normalize]:
-        model, prepare = super()._build_model()
-        # A world of one: no Horovod that would want the weights in their usual layout.
-        return model.to(memory_format=torch.channels_last), prepare
-
     def _set_rate(self, progress: float) -> None:
         if self._total is None:
             super()._set_rate(progress)
@@ -217,7 +212,7 @@ def run(
         watch = Watch()  # not entered: a kill ends the process, and the run is run again
         records = [trainer.run_epoch(watch, lambda *_: None) for _ in range(config.epochs)]
     wall, cpu = time.perf_counter() - started, time.process_time() - worked
-    return Done(records, torch.nn.Sequential(trainer.prepare, trainer.model), wall, cpu)
+    return Done(records, trainer.network, wall, cpu)
 
 
 def summary(records: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from hvdfilter.filter.sampler import ShardSampler
 from hvdfilter.training import ring
 from hvdfilter.training.forward import forward_only
 from hvdfilter.training.loop import FORWARD_BATCHES
+from hvdfilter.training.network import Network
 from hvdfilter.world import World
 
 CLASSES = 10
@@ -187,6 +188,7 @@ def _filtered(
     filt = Filter(len(images), policy, epochs=options.rounds + 2, world=world)
     loader = make_loader(images, filt.sampler(), options.batch_size)
     hidden = make_loader(images, filt.hidden_sampler(), FORWARD_BATCHES * options.batch_size)
+    network = Network(prepare, model)
 
     def epoch(number: int) -> Seconds:
         world.collective.barrier()
@@ -199,7 +201,7 @@ def _filtered(
             optimizer.step()
         trained = time.process_time()
         if policy.rescores and filt.hidden:
-            filt.rescore(forward_only(prepare, model, options.model, world.device), hidden)
+            filt.rescore(forward_only(network, options.model, world.device), hidden)
         rescored = time.process_time() - trained
         filt.end_epoch()
         return time.process_time() - started, rescored

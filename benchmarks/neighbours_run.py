@@ -146,7 +146,7 @@ def under_attack(run: Trainer) -> float:
     run.model.eval()
 
     def network(pixels: torch.Tensor) -> torch.Tensor:
-        return run.model(run.prepare(pixels * 255))
+        return run.network(pixels * 255)
 
     pixels = x.float() / 255
     harder, own = shaped(network, pixels, y, ATTACK, ATTACK.epsilon)
@@ -160,7 +160,7 @@ def recalls(run: Trainer) -> Measures:
     x, y = run.test_set.batch(np.arange(len(run.test_set)))
     run.model.eval()
     with torch.no_grad():
-        said = run.model(run.prepare(x)).argmax(1)
+        said = run.network(x).argmax(1)
     recall = [float((said[y == digit] == digit).double().mean()) for digit in range(10)]
     rare = [recall[digit] for digit in RARE]
     others = [recall[digit] for digit in range(10) if digit not in RARE]

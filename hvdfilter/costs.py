@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Counts(Protocol):
@@ -38,6 +40,16 @@ class Costs:
             self.add(part, time.perf_counter() - started)
             if counter:
                 self.bytes[part] += counter.traffic - sent
+
+    def over(self, items: Iterable[Item], part: str) -> Iterator[Item]:
+        """The items; the wall time spent waiting for each is booked to `part`."""
+        end, coming = object(), iter(items)
+        while True:
+            with self.measure(part):
+                item = next(coming, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from hvdfilter.data.images import ArrayImages, Augmentation, Description, Images
 from hvdfilter.data.indexed import Indexed
 from hvdfilter.data.loader import make_loader
 from hvdfilter.data.registry import available, open_dataset
+from hvdfilter.data.to_device import to_device
 from hvdfilter.data.transform import Normalize, augment
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "available",
     "make_loader",
     "open_dataset",
+    "to_device",
 ]

@@ -30,19 +30,24 @@ class _Batches(Dataset[Batch]):
 
 
 def make_loader(
-    images: Images, sampler: Sampler[int] | Sequence[int], batch_size: int, num_workers: int = 0
+    images: Images,
+    sampler: Sampler[int] | Sequence[int],
+    batch_size: int,
+    num_workers: int | None = None,
 ) -> DataLoader[Batch]:
     """A DataLoader of (ids int64 [B], x uint8 [B, C, H, W], y int64 [B]).
 
     The last batch may be smaller. Host memory is pinned where there is a CUDA device. Workers are
     used only for sets that read or decode on access: one that lies in memory is gathered faster
-    than a batch can be sent between processes. They import the main script anew, which therefore
-    needs its `if __name__ == "__main__":`.
+    than a batch can be sent between processes. None takes `spare_cores()`. They import the main
+    script anew, which therefore needs its `if __name__ == "__main__":`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     assert isinstance(sampler, Sized), "the sampler needs a length: ranks must agree on the steps"
-    workers = 0 if images.in_memory else num_workers
+    workers = spare_cores() if num_workers is None else num_workers
+    if images.in_memory:
+        workers = 0
     options: dict[str, Any] = {}
     if workers > 0:
         # Not fork: by now MPI and Horovod have threads and registered memory, and a forked copy of
@@ -61,3 +66,14 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),
         **options,
     )
+
+
+def spare_cores() -> int:
+    """Cores of this rank that have nothing to compute, at most 8.
+
+    Beside a GPU all but two, one for this process and one for Horovod's thread; on a CPU none, for
+    what a worker decodes there is taken from the threads that train.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    return min(8, max(1, torch.get_num_threads() - 2))

@@ -247,6 +247,7 @@ class Filter(Loop, Signals):
         It changes nothing: whoever goes on afterwards ends as if it had not been called.
         """
         self._meet(Call.STATE_DICT)
+        self._flag.saved()
         with self._flag.telling(), self.costs.measure("exchange"):
             self.world.collective.share_error(None if self._closed else self._observer.fault(None))
         sampler = self._sampler.state_dict(consumed)

@@ -22,8 +22,8 @@ class StepFlag:
     """The flags of one filter's steps: posted when a step is scored, settled at the next.
 
     error: the first that this rank has met. stopping: whether any rank was asked to stop; it turns
-    true on all of them at one and the same step, as does saving, for that step alone, where one
-    was asked to save. told: whether an error was raised.
+    true on all of them at one and the same step, as does saving, until it is done, where one was
+    asked to save. told: whether an error was raised.
     """
 
     def __init__(self, collective: Collective) -> None:
@@ -42,13 +42,17 @@ class StepFlag:
         """Have all ranks save what they have come to, at one step: the next flag says so."""
         self._save = True
 
+    def saved(self) -> None:
+        """What any rank was asked to save is being saved."""
+        self.saving = False
+
     def post(self, error: Exception | None) -> None:
         """Tell the other ranks, without waiting, whether this step was in order.
 
         In a world of one there is nobody to wait for: an error is raised at once.
         """
         if self._collective.size == 1:
-            self.stopping, self.saving = self._stop, self._save
+            self.stopping, self.saving = self._stop, self.saving or self._save
             self._save = False
         if error is not None:
             self.refuse(error)
@@ -73,7 +77,8 @@ class StepFlag:
             posted, self._posted = self._posted, None
             try:  # in every step, where `telling` would cost a microsecond
                 flag = self._collective.wait_for(posted)
-                self.stopping, self.saving = self.stopping or flag == STOP, flag == SAVE
+                self.stopping |= flag == STOP
+                self.saving |= flag == SAVE
                 if flag == FAILED:
                     self._collective.share_error(self.error)
             except Exception:

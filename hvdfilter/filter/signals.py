@@ -17,7 +17,8 @@ class Signals:
 
     @property
     def saving(self) -> bool:
-        """Whether any rank was asked to save: true on all of them, after one and the same step."""
+        """Whether any rank was asked to save: true on all from one and the same step on, until
+        `state_dict` is called."""
         return self._flag.saving
 
     def request_stop(self) -> None:
@@ -25,7 +26,7 @@ class Signals:
         self._flag.request_stop()
 
     def request_save(self) -> None:
-        """Ask all ranks to save; `saving` is true on all of them after one and the same step."""
+        """Ask all ranks to save; `saving` turns true on all of them at one and the same step."""
         self._flag.request_save()
 
     def fail(self, error: Exception) -> None:

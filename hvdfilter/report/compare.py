@@ -19,6 +19,7 @@ COST_PARTS = {
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
     "waiting": "waiting for the slowest rank",
+    "data": "waiting for data, inside these passes",
     "scoring": "scoring, inside these passes",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
@@ -30,6 +31,7 @@ SAME_WORK = (
     *("batch_growth", "batch_growth_epoch", "optimizer"),
     *("lr", "momentum", "weight_decay", "warmup_epochs"),
     *("extrapolation", "shaping", "shaping_options"),
+    *("accumulate", "precision", "fp16_allreduce"),
 )
 
 

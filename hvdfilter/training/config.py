@@ -16,12 +16,23 @@ from hvdfilter.training.names import check_name
 MOST = {
     "epochs": 2**31 - 1,
     "batch_size": 2**31 - 1,
+    "accumulate": 65536,
+    "fusion_threshold_mb": 65536,
+    "cycle_time_ms": 1000,
     "workers": 4096,
     "seed": 2**63 - 1,
     "limit": 2**63 - 1,
     "variance": 65536,
     "batch_growth": 65536,
 }
+
+LEAST = {
+    **{"epochs": 1, "batch_size": 1, "accumulate": 1, "batch_growth": 1},
+    **{"workers": 0, "seed": 0, "fusion_threshold_mb": 0, "cycle_time_ms": 0.1},
+}
+
+#: In which a model computes its products.
+PRECISIONS = ("float32", "bfloat16")
 
 #: The optimisers, and the rate for 256 samples that each takes where none is given.
 RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
@@ -31,15 +42,19 @@ RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
 class TrainConfig:
     """What to train on, with which policy, and where to leave the results.
 
-    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, synthetic:N,C,H,W,CLASSES or
-        MODULE:READER of your own.
+    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, webdataset:DIR or PATTERN,
+        synthetic:N,C,H,W,CLASSES or MODULE:READER of your own.
+    decoded_cache: folder on a disk of each node (or /dev/shm) where its ranks keep the images of
+        parquet, imagefolder and webdataset decoded, in one file that all of them map; made by them
+        together when it is missing. By default none: only you know where a node has the room.
     model: cnn, resnet9, resnet18, resnet50, timm:NAME or MODULE:FACTORY of your own; cnn:WIDTH and
         resnet9:WIDTH choose the channels of the first layer.
     policy: which samples to keep; `hvdfilter policies` lists them; MODULE:CLASS for one of your
         own.
     policy_options: options of the policy, e.g. --policy_options.keep 0.6
     epochs: passes over the data.
-    batch_size: samples a step on each rank.
+    batch_size: samples a forward and backward on each rank.
+    accumulate: of these, how many make a step: their gradients are added before they travel.
     batch_growth: what the batch is multiplied with, once, from batch_growth_epoch on; the rate
         follows it, warmed up again over as many epochs as at the start.
     batch_growth_epoch: by default the first epoch in which the policy may hide samples.
@@ -60,6 +75,15 @@ class TrainConfig:
     budget_seconds: wall-clock seconds in which training is to end, from the opening of the data
         on: the policy's keep is chosen anew each epoch, not below policy_options.keep (0.3 where
         that is not given).
+    precision: float32 or bfloat16, in which the model then computes its products (torch's
+        autocast); weights, sums, their gradients and scores stay float32.
+    channels_last: images with their channels side by side, which convolutions are faster on; by
+        default for the reference networks, which are known to take them.
+    fp16_allreduce: gradients travel in half precision.
+    fusion_threshold_mb: the largest buffer, in MiB, in which Horovod lets gradients travel
+        together; by default HOROVOD_FUSION_THRESHOLD, or Horovod's own, 128.
+    cycle_time_ms: how often, in ms, Horovod looks for gradients to send; by default
+        HOROVOD_CYCLE_TIME, or Horovod's own, 1.
     variance: mini-batches, of all ranks together, over which each epoch's end measures how much
         their gradient varies, for `hvdfilter variance`; each costs a step, twice. 0: none.
     limit: use only the first samples of the training and test sets.
@@ -69,7 +93,9 @@ class TrainConfig:
         for bit; on 1, 2 and 4 it does anyway. Takes more and smaller messages.
     silence_minutes: a job in which a rank comes no further for so many minutes is ended, and the
         rank named; 0: never.
-    workers: processes that load data on each rank; 0 loads in the training process.
+    workers: processes that load data on each rank, where it does not lie in memory; 0 loads in the
+        training process. By default a GPU's rank has one for each of its cores but two, at most 8,
+        and a CPU's none.
     runs: folder that holds the run folders.
     name: of the run folder; by default made from data, model and policy.
     resume: continue the run called `name` from its checkpoint; start it if there is none yet, so
@@ -77,11 +103,13 @@ class TrainConfig:
     """
 
     data: str = "digits"
+    decoded_cache: Path | None = None
     model: str = "cnn"
     policy: str = "kakurenbo"
     policy_options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 30
     batch_size: int = 32
+    accumulate: int = 1
     batch_growth: int = 1
     batch_growth_epoch: int | None = None
     optimizer: str = "sgd"
@@ -95,12 +123,17 @@ class TrainConfig:
     exchange: str = "float32"
     seed: int = 0
     budget_seconds: float | None = None
+    precision: str = "float32"
+    channels_last: bool | None = None
+    fp16_allreduce: bool = False
+    fusion_threshold_mb: float | None = None
+    cycle_time_ms: float | None = None
     variance: int = 0
     limit: int | None = None
     checkpoint_minutes: float = 30.0
     reproducible: bool = False
     silence_minutes: float = 15.0
-    workers: int = 0
+    workers: int | None = None
     runs: Path = Path("runs")
     name: str | None = None
     resume: bool = False
@@ -108,9 +141,8 @@ class TrainConfig:
     def check(self) -> None:
         """Raise `InputError` for the first value that cannot be."""
         _check_types(self)
-        least_of = {"epochs": 1, "batch_size": 1, "batch_growth": 1, "workers": 0, "seed": 0}
-        for option, least in least_of.items():
-            if getattr(self, option) < least:
+        for option, least in LEAST.items():
+            if (value := getattr(self, option)) is not None and not value >= least:
                 raise InputError(f"{option}={getattr(self, option)} must be at least {least}")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit} must be at least 1 sample")
@@ -132,6 +164,15 @@ class TrainConfig:
             raise InputError(
                 f"batch_growth_epoch={start} must be one of the run's epochs, 0 to "
                 f"{self.epochs - 1}"
+            )
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision={self.precision!r} is none (there are: {', '.join(PRECISIONS)})"
+            )
+        if self.reproducible and self.fusion_threshold_mb:
+            raise InputError(
+                f"reproducible=true fuses no gradients, and fusion_threshold_mb="
+                f"{self.fusion_threshold_mb:g} does: leave one of them out"
             )
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise InputError(f"lr={self.lr} must be positive")

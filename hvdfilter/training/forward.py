@@ -10,28 +10,20 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Networks known to take either layout; one of the user's own may view its features as flat.
-EITHER_LAYOUT = frozenset({"cnn", "resnet9", "resnet18", "resnet50"})
+from hvdfilter.training.network import Network, either_layout
 
 
-class _ChannelsLast(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last)
+def forward_only(network: Network, name: str, device: torch.device) -> nn.Module:
+    """uint8 [B, C, H, W] -> logits [B, classes] of `network` as it is now, in eval mode.
 
-
-def forward_only(
-    prepare: nn.Module, model: nn.Module, name: str, device: torch.device
-) -> nn.Module:
-    """uint8 [B, C, H, W] -> logits [B, classes] of `model` as it is now, in eval mode.
-
-    name: by which `models.make` knows it. Logits are those of `model` but for rounding.
+    name: by which `models.make` knows its model. Logits are those of `network` but for rounding.
     """
-    if device.type == "cpu" and name.partition(":")[0] in EITHER_LAYOUT:
-        return nn.Sequential(prepare, _ChannelsLast(), _folded(model))
-    return nn.Sequential(prepare, model)
+    if device.type == "cpu" and either_layout(name):
+        return Network(network.prepare, _folded(network.model), network.precision, True)
+    return network
 
 
 def _folded(model: nn.Module) -> nn.Module:

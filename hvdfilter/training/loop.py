@@ -7,7 +7,7 @@ and decide lives in the modules it calls.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter import models, policies
-from hvdfilter.data import Images, Normalize, augment, make_loader
+from hvdfilter import policies
+from hvdfilter.data import Images, augment, make_loader, to_device
+from hvdfilter.data.loader import Batch
 from hvdfilter.features import feature_scores, head
 from hvdfilter.features.scores import due, waiting
 from hvdfilter.filter import Filter
 from hvdfilter.filter.sampler import ShardSampler
-from hvdfilter.training import growth, optimizer, ring, shaping
+from hvdfilter.training import growth, network, optimizer, ring, shaping
 from hvdfilter.training.backward import Backward
 from hvdfilter.training.budget import Budget
 from hvdfilter.training.config import TrainConfig
@@ -31,6 +32,7 @@ from hvdfilter.training.informed import Noting
 from hvdfilter.training.metrics import counted
 from hvdfilter.training.opened import open_data
 from hvdfilter.training.preemption import Preempted, Watch
+from hvdfilter.training.reading import Reading
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.saving import Place, Saving
 from hvdfilter.training.schedule import schedule
@@ -75,7 +77,8 @@ class Trainer:
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
-        self.train_set, self.test_set = open_data(config, world)
+        self.watchdog = watchdog or Watchdog(0)
+        self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
         shape = None
         if config.shaping is not None:
@@ -96,7 +99,8 @@ class Trainer:
             seed=config.seed,
             exchange=config.exchange,
         )
-        self.model, self.prepare = self._build_model()
+        self.network = network.build(config, self.train_set, world)
+        self.model = self.network.model
         if waiting(policy) is not None:  # said now, and not when the opening has been trained
             with world.collective.errors_shared():
                 head.check(self._forward(), self.train_set.batch([0])[0].to(world.device))
@@ -104,24 +108,21 @@ class Trainer:
         self.growth = growth.plan(config, policy)
         self.filter.attach(self.optimizer)
         self.backward = Backward(policy, self.model, config.seed, world)
-        parts = self.model, self.prepare, self.filter, self.optimizer
-        self.train_step = Step(*parts, self.backward, config.extrapolation, shape)
-        network = torch.nn.Sequential(self.prepare, self.model)
-        self.variance = Variance(config, world, self.train_set, self.filter, network)
+        parts = self.network, self.filter, self.optimizer, self.backward
+        self.train_step = Step(*parts, config.extrapolation, shape)
+        self.variance = Variance(config, world, self.train_set, self.filter, self.network)
         self.sampler = self.filter.sampler()
-        self.batch_size = config.batch_size  # of the epoch
+        self.epoch, self.batch_size = 0, 0  # samples of a step on this rank, in this epoch
+        self._size_batch()
         self._forward_size = FORWARD_BATCHES * config.batch_size
-        self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
         mine = range(world.rank, len(self.test_set), world.size)  # each sample on one rank
         self.test_loader = self._loader(self.test_set, mine, self._forward_size)
         self.folder = folder or RunFolder.open(  # last: a mistake above leaves no folder
             config.runs, config.name, config.plain(), world, config.resume
         )
         self.saving = Saving(self.folder.path, world, self.train_step, self.budget)
-        self.watchdog = watchdog or Watchdog(0)
         self.watchdog.attach(self.folder.path, world)
-        self.epoch, self.step, self.loss_sum = 0, 0, 0.0
-        self._resumed_at = 0
+        self.step, self.loss_sum, self._resumed_at = 0, 0.0, 0
         if config.resume:
             self._resume()
         ring.broadcast(self.model, self.optimizer, world)
@@ -144,25 +145,28 @@ class Trainer:
         Raises `Preempted`, after a checkpoint, when `watch` has seen a signal on any rank.
         """
         costs, record = self.filter.costs, None
-        self._grow_batch()
+        self._size_batch()
         # A run's random choices (dropout) depend on nothing that ran before it in this process.
         torch.manual_seed(self.config.seed + self.epoch)
+        reading = Reading(self.train_set)
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
                 self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
+                reading.mark("training")
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                    reading.mark("rescoring")
                 self.backward.end_epoch()
                 self.filter.end_epoch()
                 if due(self.filter):
                     self._score_features()
-                record = self._record()
+                record = self._record() | reading.record(self.world)
                 if self.config.variance:
                     with costs.measure("variance"):
-                        measured = self.variance.measure(self.epoch, self.batch_size)
+                        measured = self.variance.measure(self.epoch, self.batch_size, self._part)
                     if measured is not None:
                         record["variance"] = measured
         if record is None:
@@ -188,9 +192,8 @@ class Trainer:
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
         self.model.train()
         with self.filter.costs.measure("training"):
-            for ids, x, y in self.watchdog.over(self.loader, f"epoch {self.epoch}, training"):
+            for ids, x, y in self._batches(self.loader, f"epoch {self.epoch}, training"):
                 self.saving.restore_random()  # once the loader has drawn its own
-                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
                 x = augment(x, ids, self.epoch, config.seed, self.train_set.augmentation)
                 self._set_rate(self.epoch + self.step / steps)
                 loss_sum += self.train_step(ids, x, y) * len(ids)
@@ -217,24 +220,23 @@ class Trainer:
 
     def _rescore(self) -> None:
         loader = self._loader(self.train_set, self.filter.hidden_sampler(), self._forward_size)
-        self.filter.rescore(self._forward(), self.watchdog.over(loader, "re-scoring"))
+        self.filter.rescore(self._forward(), self._batches(loader, "re-scoring"))
 
     def _score_features(self) -> None:
         book = self.filter.book
         mine = range(book.start, book.start + book.length)
         loader = self._loader(self.train_set, mine, self._forward_size)
-        batches = self.watchdog.over(loader, "scoring features")
-        feature_scores(self.filter, self._forward(), batches)
+        feature_scores(self.filter, self._forward(), self._batches(loader, "scoring features"))
 
     def _forward(self) -> torch.nn.Module:
-        return forward_only(self.prepare, self.model, self.config.model, self.world.device)
+        return forward_only(self.network, self.config.model, self.world.device)
 
     def _record(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of the epoch that has just ended, but for its costs."""
         world = self.world
         with self.filter.costs.measure("evaluation"):
-            batches = self.watchdog.over(self.test_loader, "evaluation")
-            test_loss, accuracy = evaluate(self.model, batches, self.prepare, world)
+            batches = self._batches(self.test_loader, "evaluation")
+            test_loss, accuracy = evaluate(self.network, batches, world)
         sums = world.collective.allreduce(np.array([self.loss_sum, len(self.sampler)]), "sum")
         shard = -(-self.filter.num_samples // world.size)
         steps_full = _steps(shard, self.batch_size)  # what hiding saves, not the larger batch
@@ -245,22 +247,18 @@ class Trainer:
             "test_accuracy": accuracy,
             "batch_size": self.batch_size,
             "lr": self.optimizer.param_groups[0]["lr"],
-            **counted(self.filter, self.model, self.step, steps_full),
+            **counted(self.filter, self.model, self.step, steps_full, self.config.fp16_allreduce),
             **self.train_step.record(),
         }
 
-    def _build_model(self) -> tuple[torch.nn.Module, Normalize]:
-        with self.world.collective.errors_shared():
-            torch.manual_seed(self.config.seed)
-            channels, height, _ = self.train_set.shape
-            model = models.make(self.config.model, channels, self.train_set.num_classes, height)
-        prepare = Normalize(self.train_set.mean, self.train_set.std)
-        return model.to(self.world.device), prepare.to(self.world.device)
+    def _open_data(self) -> tuple[Images, Images]:
+        return open_data(self.config, self.world, self.watchdog)
 
-    def _grow_batch(self) -> None:
-        size = self.growth.batch(self.config.batch_size, self.epoch)
+    def _size_batch(self) -> None:
+        self._part = self.growth.batch(self.config.batch_size, self.epoch)
+        size = self._part * self.config.accumulate
         if size != self.batch_size:
-            self.batch_size = size
+            self.batch_size, self.train_step.part = size, self._part
             self.loader = self._loader(self.train_set, self.sampler, self.batch_size)
 
     def _set_rate(self, progress: float) -> None:
@@ -268,6 +266,11 @@ class Trainer:
         factor *= self.growth.multiple(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * factor
+
+    def _batches(self, loader: Iterable[Batch], where: str) -> Iterator[Batch]:
+        """The batches on this rank's device; waiting for each is booked, and a sign of life."""
+        batches = self.filter.costs.over(to_device(loader, self.world.device), "data")
+        return self.watchdog.over(batches, where)
 
     def _loader(self, images: Images, sampler: ShardSampler | range, size: int) -> Any:
         return make_loader(images, sampler, size, self.config.workers)

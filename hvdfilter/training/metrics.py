@@ -10,9 +10,14 @@ from hvdfilter.filter import Filter
 from hvdfilter.training import ring
 
 
-def counted(filt: Filter, model: nn.Module, steps: int, steps_full: int) -> dict[str, Any]:
-    """Of the epoch that has ended. steps: of the optimiser; steps_full: if nothing were hidden."""
-    gradient_bytes, tensors = ring.gradient_traffic(model, filt.world)
+def counted(
+    filt: Filter, model: nn.Module, steps: int, steps_full: int, fp16: bool = False
+) -> dict[str, Any]:
+    """Of the epoch that has ended. steps: of the optimiser; steps_full: if nothing were hidden.
+
+    fp16: whether gradients travel in half precision.
+    """
+    gradient_bytes, tensors = ring.gradient_traffic(model, filt.world, fp16)
     saved = steps_full - steps
     return {
         "samples": filt.num_samples,

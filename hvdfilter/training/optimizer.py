@@ -40,7 +40,7 @@ def build(
     config: TrainConfig, model: torch.nn.Module, world: World
 ) -> tuple[torch.optim.Optimizer, float]:
     """Optimiser, averaging gradients over the ranks, and its peak rate."""
-    peak = rate_for(config, config.batch_size * world.size)
+    peak = rate_for(config, config.batch_size * config.accumulate * world.size)
     # Biases and normalisation (all 1-D) are not decayed: He et al. 2019, "Bag of tricks". Nor does
     # LARS or LAMB adapt their rates to their norms, as You et al. 2017 and 2020 have it.
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -51,7 +51,8 @@ def build(
     ]
     with world.collective.errors_shared():
         optimizer = _make(config, groups, peak)
-    return ring.distribute(optimizer, model, world), peak
+    passes, half = config.accumulate, config.fp16_allreduce
+    return ring.distribute(optimizer, model, world, fp16=half, passes=passes), peak
 
 
 def _make(config: TrainConfig, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

@@ -12,17 +12,29 @@ import torch
 
 from hvdfilter import launchers
 from hvdfilter.errors import WorldError
+from hvdfilter.spanning import running_horovod
 from hvdfilter.world import World, horovod, init
 
 
-def start(reproducible: bool = False) -> World:
+def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> World:
     """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod.
 
-    reproducible: gradients are not fused. Which of them travel together is a matter of time, and
-    where they lie in the fused buffer decides in what order three ranks' are added.
+    fusion_mb: the largest buffer, in MiB, in which Horovod lets small gradients travel together;
+    0 keeps them apart. cycle_ms: how often, in ms, it looks for gradients to send. None leaves
+    either as the environment has it, or Horovod (128 MiB and 1 ms).
     """
-    if reproducible:
-        os.environ["HOROVOD_FUSION_THRESHOLD"] = "0"  # read as Horovod starts
+    given = {
+        "HOROVOD_FUSION_THRESHOLD": None if fusion_mb is None else str(int(fusion_mb * 2**20)),
+        "HOROVOD_CYCLE_TIME": None if cycle_ms is None else f"{cycle_ms:g}",
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    late = [name for name, value in wanted.items() if os.environ.get(name) != value]
+    if late and (hvd := running_horovod()) is not None and hvd.size() > 1:
+        raise WorldError(
+            f"Horovod runs already, and reads {late[0]} only as it starts: train before hvd.init() "
+            f"and hf.init(), or set {late[0]}={wanted[late[0]]} in the environment"
+        )
+    os.environ.update(wanted)
     if (ranks := launchers.torchrun_ranks()) > 1:
         raise WorldError(
             f"torchrun started {ranks} ranks, but hvdfilter's own commands train by Horovod: run "
@@ -33,11 +45,16 @@ def start(reproducible: bool = False) -> World:
 
 
 def distribute(
-    optimizer: torch.optim.Optimizer, model: torch.nn.Module, world: World, fp16: bool = False
+    optimizer: torch.optim.Optimizer,
+    model: torch.nn.Module,
+    world: World,
+    fp16: bool = False,
+    passes: int = 1,
 ) -> torch.optim.Optimizer:
     """Wrap `optimizer` so that its step averages the gradients over the ranks.
 
-    fp16: they travel in half precision. Raises `WorldError` when there are several ranks and no
+    fp16: they travel in half precision. passes: backwards of a step, at most, whose gradients are
+    added here before they travel. Raises `WorldError` when there are several ranks and no
     Horovod to train them.
     """
     hvd = horovod()
@@ -52,6 +69,7 @@ def distribute(
         optimizer,
         named_parameters=model.named_parameters(),
         compression=hvd.Compression.fp16 if fp16 else hvd.Compression.none,
+        backward_passes_per_step=passes,
     )
 
 
@@ -90,9 +108,10 @@ def average_buffers(model: torch.nn.Module, world: World) -> None:
         hvd.synchronize(handle)
 
 
-def gradient_traffic(model: torch.nn.Module, world: World) -> tuple[int, int]:
+def gradient_traffic(model: torch.nn.Module, world: World, fp16: bool = False) -> tuple[int, int]:
     """(bytes of gradient, tensors) that one step allreduces; (0, 0) in a world of one."""
     if world.size == 1:
         return 0, 0
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return sum(p.numel() * p.element_size() for p in parameters), len(parameters)
+    sizes = [p.numel() * (2 if fp16 else p.element_size()) for p in parameters]
+    return sum(sizes), len(parameters)

@@ -28,8 +28,8 @@ CONFIG = "config.yaml"
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = (
-    *("resume", "runs", "name", "workers", "batch_size"),
-    *("checkpoint_minutes", "silence_minutes"),
+    *("resume", "runs", "name", "workers", "batch_size", "accumulate", "decoded_cache"),
+    *("checkpoint_minutes", "silence_minutes", "cycle_time_ms", "fusion_threshold_mb"),
 )
 _DEFAULTS: dict[str, Any] = {option.name: option for option in fields(TrainConfig)}
 

@@ -20,7 +20,7 @@ from hvdfilter.training.shaping import Shaping, shaped
 
 
 class Batch(NamedTuple):
-    """A batch to train on. x: as the run's `prepare` takes it. rows: int [k] of those that were
+    """A batch to train on. x: as the run's network takes it. rows: int [k] of those that were
     moved, own: their logits as they are, [k, C]; both None where none was."""
 
     x: Tensor
@@ -35,10 +35,10 @@ class Batch(NamedTuple):
 
 
 class Shaper:
-    """Shapes inputs as `how` says, by the gradient of `model` after `prepare`."""
+    """Shapes inputs as `how` says, by the gradient of `network`."""
 
-    def __init__(self, how: Shaping, model: nn.Module, prepare: nn.Module, filt: Filter) -> None:
-        self.how, self._model, self._prepare, self._filter = how, model, prepare, filt
+    def __init__(self, how: Shaping, network: nn.Module, filt: Filter) -> None:
+        self.how, self._network, self._filter = how, network, filt
         self._picked: KeepMask | None = None
         self._moved = 0
 
@@ -59,14 +59,15 @@ class Shaper:
                 rows = rows[mine.to(x.device)]
             if radius == 0 or not len(rows):
                 return Batch(x)
-            with eval_mode(self._model):
+            with eval_mode(self._network):
                 pixels = x[rows].float() / 255
-                moved, own = shaped(self._network, pixels, y[rows], self.how, radius)
+                moved, own = shaped(self._logits, pixels, y[rows], self.how, radius)
             self._moved += len(rows)
             return Batch(x.float().index_copy(0, rows, moved * 255), rows, own)
 
-    def _network(self, x: Tensor) -> Tensor:
-        return self._model(self._prepare(x * 255))
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self._network(x * 255)
+        return logits.float()
 
     def record(self) -> dict[str, Any]:
         """Collective. What the epoch's line in `metrics.jsonl` says: inputs moved on all ranks."""

@@ -25,7 +25,9 @@ def train(
     scheduler asked any rank to stop.
     """
     with Watchdog(60 * config.silence_minutes) as watchdog:
-        world = ring.start(config.reproducible)
+        world = ring.start(
+            0 if config.reproducible else config.fusion_threshold_mb, config.cycle_time_ms
+        )
         with world.collective.errors_shared():
             config.check()
             policy = policies.make(config.policy, **config.policy_options)

@@ -7,7 +7,7 @@ fast training goes better than the variance does. It trains nothing and leaves t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -43,10 +43,10 @@ class Variance:
         self._filter, self._network = filt, network
         self._parameters = [p for p in network.parameters() if p.requires_grad]
 
-    def measure(self, epoch: int, size: int) -> dict[str, dict[str, float]] | None:
+    def measure(self, epoch: int, size: int, part: int) -> dict[str, dict[str, float]] | None:
         """Collective. `variance` and `normalised` of "uniform" and "policy" batches of `epoch`.
 
-        size: of a batch, on each rank.
+        size: of a batch, on each rank. part: samples that a forward takes at once.
 
         The policy's are those that the epoch has trained, from its first on (from where it was
         resumed), with their weights, at the weights of the model as it is now. None where fewer
@@ -76,7 +76,7 @@ class Variance:
             moments = Moments()
             with _as_trained(self._network, self._config.seed + epoch):
                 for batch in torch.from_numpy(ids).split(size):
-                    moments.add(self._gradient(batch, epoch, weighted))
+                    moments.add(self._gradient(batch.split(part), epoch, weighted))
             found[name] = {
                 "variance": moments.variance,
                 "normalised": moments.normalised,
@@ -84,19 +84,26 @@ class Variance:
             }
         return found
 
-    def _gradient(self, ids: Tensor, epoch: int, weighted: bool) -> Tensor:
+    def _gradient(self, batch: Sequence[Tensor], epoch: int, weighted: bool) -> Tensor:
         """Collective. The gradient of the mean loss of a global mini-batch, float32 [d]."""
+        whole = sum(map(len, batch))
+        mine = torch.stack(
+            [self._of_part(ids, epoch, weighted) * (len(ids) / whole) for ids in batch]
+        ).sum(0)
+        total = self._world.collective.allreduce(mine.numpy(), "sum")
+        return torch.from_numpy(total) / self._world.size
+
+    def _of_part(self, ids: Tensor, epoch: int, weighted: bool) -> Tensor:
+        """The gradient of the mean loss of these samples of this rank, float32 [d]."""
         device = self._world.device
         x, y = (part.to(device) for part in self._images.batch(ids.numpy()))
         x = augment(x, ids, epoch, self._config.seed, self._images.augmentation)
-        losses = F.cross_entropy(self._network(x), y, reduction="none")
+        losses = F.cross_entropy(self._network(x).float(), y, reduction="none")
         weight = self._filter.weights(ids) if weighted else None
         if weight is not None:
             losses = losses * weight.to(device)
         parts = torch.autograd.grad(losses.mean(), self._parameters)
-        mine = torch.cat([part.flatten() for part in parts]).cpu()
-        total = self._world.collective.allreduce(mine.numpy(), "sum")
-        return torch.from_numpy(total) / self._world.size
+        return torch.cat([part.flatten() for part in parts]).cpu()
 
 
 def _pages(sampler: ShardSampler, count: int, most: int) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ import torch
 from hvdfilter.data import make_loader, open_dataset
 from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.data.images import Augmentation, Description
+from hvdfilter.data.loader import spare_cores
 from hvdfilter.data.store import InMemory, Rows, Stored, store
 from tests.data import encode
 
@@ -78,3 +79,13 @@ def test_damaged_cache_is_named(tmp_path):
     path.write_bytes(b"0" * 64)
     with pytest.raises(InputError, match="x.blob: is no cache file"):
         Stored(path, Rows([("a", 1)]))
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (8, 6), (64, 8)])
+def test_beside_a_gpu_the_cores_but_two_load(
+    cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spare_cores() == 0 or torch.cuda.is_available()  # a CPU's cores all compute
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert spare_cores() == expected

@@ -15,6 +15,7 @@ from hvdfilter.data import Normalize
 from hvdfilter.training.backward import Backward
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Trainer
+from hvdfilter.training.network import Network
 from hvdfilter.training.preemption import Preempted
 from hvdfilter.training.step import Step
 from hvdfilter.world import current
@@ -74,7 +75,8 @@ class Stepper:
         self.filter = hf.Filter(n, policy, epochs=4, labels=self.y.numpy())
         self.filter.attach(optimizer)
         backward = Backward(self.filter.policy, model, 0, current())
-        self.step = Step(model, self.prepare, self.filter, optimizer, backward, **options)
+        network = Network(self.prepare, model)
+        self.step = Step(network, self.filter, optimizer, backward, **options)
 
     def batches(self, epoch: int, size: int) -> list[Tensor]:
         """The ids of the batches of an epoch, which is begun."""

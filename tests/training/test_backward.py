@@ -40,7 +40,7 @@ def test_grand_notes_the_norm_of_each_samples_own_gradient(tmp_path: Path) -> No
     for i in range(48):  # one backward a sample, with the weights that the first step sees
         x, y = of.train_set.batch(np.array([i]))
         x = augment(x, torch.tensor([i]), 0, 0, of.train_set.augmentation)
-        loss = F.cross_entropy(of.model(of.prepare(x)), y)
+        loss = F.cross_entropy(of.network(x), y)
         parts = torch.autograd.grad(loss, list(of.model.parameters()))
         whole.append(float(torch.cat([part.flatten() for part in parts]).double().norm()))
     run(of, 1)  # of one step

@@ -8,7 +8,8 @@ from torch import nn
 
 from hvdfilter import models
 from hvdfilter.data import Normalize
-from hvdfilter.training.forward import EITHER_LAYOUT, forward_only
+from hvdfilter.training.forward import forward_only
+from hvdfilter.training.network import EITHER_LAYOUT, Network
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def test_a_reference_network_gives_the_same_logits(name: str) -> None:
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
-        logits = forward_only(prepare, model, name, CPU)(x)
+        logits = forward_only(Network(prepare, model), name, CPU)(x)
         assert model.training  # a copy was made to look with
         expected = model.eval()(prepare(x))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
@@ -50,4 +51,5 @@ def test_a_network_of_the_users_own_may_view_its_features_as_flat() -> None:
 
     x = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     prepare = Normalize((0.5,) * 3, (0.25,) * 3)
-    assert forward_only(prepare, Flat(), "nets:Flat", CPU)(x).shape == (2, 2)
+    network = Network(prepare, Flat())
+    assert forward_only(network, "nets:Flat", CPU)(x).shape == (2, 2)

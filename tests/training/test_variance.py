@@ -66,7 +66,7 @@ def test_what_an_epoch_measures_is_the_variance_of_its_batches(tmp_path: Path) -
         x, y = trainer.train_set.batch(ids)
         ids = torch.from_numpy(ids)
         x = augment(x, ids, 1, 0, trainer.train_set.augmentation)
-        each = F.cross_entropy(trainer.model(trainer.prepare(x)), y, reduction="none")
+        each = F.cross_entropy(trainer.network(x), y, reduction="none")
         loss = (each * weights[start : start + 16]).mean()
         parts = torch.autograd.grad(loss, list(trainer.model.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]).double().numpy())
