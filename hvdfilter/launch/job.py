@@ -25,7 +25,7 @@ _READY = 60.0
 # quarter of an hour and more, for the answer of a host that is gone.
 _ALONE = 60.0
 # Open MPI's daemons look after each other, and end the job where one is gone: within five minutes
-# instead of its own ten, and so before ranks that wait for it are taken for silent.
+# instead of its own eight, and so before ranks that wait for it are taken for silent.
 KEEPALIVE = {"time": "60", "intvl": "30", "probes": "8"}
 
 
