@@ -103,6 +103,8 @@ def fit(points: Sequence[dict[str, Any]]) -> Network:
     Of the logarithm, so that small messages count as much as large ones: a search over both
     parameters, ever finer.
     """
+    if not points:
+        raise ValueError("a fit takes points")
     seconds = np.log([point["p50_ms"] / 1e3 for point in points])
 
     def error(alpha: float, beta: float) -> float:
@@ -110,12 +112,15 @@ def fit(points: Sequence[dict[str, Any]]) -> Network:
         said = [MODELS[p["what"]](p["bytes"], p["ranks"], net) for p in points]
         return float(np.abs(np.log(said) - seconds).mean())
 
-    alpha, beta, step = -4.5, -8.5, 1.0
+    at, step = (-4.5, -8.5), 1.0
+    least = error(*at)
+    moves = [(a / 2, b / 2) for a in range(-4, 5) for b in range(-4, 5)]
     while step > 1e-3:
-        moves = [step / 2 * i for i in range(-4, 5)]
-        around = [(alpha + a, beta + b) for a in moves for b in moves]
-        best = min(around, key=lambda at: error(*at))
-        if best == (alpha, beta):
+        around = [(at[0] + step * a, at[1] + step * b) for a, b in moves]
+        found, best = min((error(*there), there) for there in around)
+        if found < least:
+            least, at = found, best
+        else:
             step /= 2
-        alpha, beta = best
+    alpha, beta = at
     return Network(10**alpha, 10**beta)

@@ -57,9 +57,9 @@ def main() -> None:
     cluster.add_argument("--step-ms", type=float, default=25.0, help="of compute")
     cluster.add_argument("--hide", type=float, default=0.3, help="share of samples hidden")
     options = parser.parse_args()
-    rows = read(options.out) if options.refit else measure()
     if not options.refit:
-        write(options.out, rows)
+        write(options.out, measure())
+    rows = read(options.out)
     networks = report(rows)
     found = curves(options, rows)
     project(options, found)
