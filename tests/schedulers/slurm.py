@@ -106,7 +106,7 @@ class Slurm:
     def stop(self) -> None:
         """End everything, jobs too; returns when nothing of it is left."""
         for daemon in reversed(self._daemons):
-            # The first process of a namespace, with which all others end; only then its parent does.
+            # A namespace ends with its first process, and only then does that one's parent.
             first = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
             for pid in map(int, first.read_text().split()) if first.exists() else ():
                 os.kill(pid, signal.SIGKILL)
