@@ -8,9 +8,11 @@ of different hosts. All of them share this machine's network and file system.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -102,10 +104,22 @@ class Slurm:
             pytest.skip(f"srun --mpi=pmix does not work, {INSTALL}: {done.stderr.strip()[-300:]}")
 
     def stop(self) -> None:
-        """End everything, jobs too."""
+        """End everything, jobs too; returns when nothing of it is left."""
         for daemon in reversed(self._daemons):
-            daemon.kill()
-            daemon.wait()
+            # A namespace ends with its first process, and only then does that one's parent.
+            first = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+            for pid in map(int, first.read_text().split()) if first.exists() else ():
+                os.kill(pid, signal.SIGKILL)
+            daemon.wait(timeout=30)
+
+    def left(self) -> list[str]:
+        """Processes that this cluster or its jobs have left."""
+        mine, found = f"SLURM_CONF={self.configuration}".encode(), []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and mine in (entry / "environ").read_bytes():
+                    found.append(entry.name)
+        return found
 
     def submit(self, *words: str, cwd: Path, **env: str) -> str:
         """Hand a job to sbatch, from the folder `cwd`; its number."""

@@ -35,6 +35,7 @@ def slurm() -> Iterator[Slurm]:
             yield cluster
         finally:
             cluster.stop()
+        assert not cluster.left()
 
 
 @pytest.fixture(scope="module")
