@@ -79,7 +79,7 @@ def init(comm: Any = None, *, elastic: bool = False) -> World:
 def leave() -> None:
     """Shut Horovod down and forget its ranks: the next `init` meets others. For elastic jobs."""
     global _current, _given
-    if (hvd := spanning.running_horovod()) is not None:
+    if (hvd := horovod()) is not None:
         hvd.shutdown()
     _current = _given = None
 
