@@ -1,7 +1,7 @@
 """What agreement costs: time, bytes and memory, against gathering everything.
 
     python -m benchmarks.agreement                 worlds of 1, 2 and 4 ranks: a table, the targets
-                                                   checked, the projection fitted and plotted
+                                                   checked
     python -m benchmarks.agreement --big 0         without the 1e8 samples (which take 3 GB)
     mpirun -np 8 python -m benchmarks.agreement    the table of that world alone
 
@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import latency_model
-from benchmarks.machine import describe, rank_environment
+from benchmarks.launching import MEMORY, Launcher
+from benchmarks.machine import describe
 from hvdfilter.agreement import (
     Blocks,
     Collective,
@@ -44,7 +42,6 @@ IMAGENET, CIFAR = 1_281_167, 50_000
 FIELDS = ("loss", "confidence", "correct")  # what KAKURENBO needs, 12 bytes an observation
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("what", "samples", "ranks", "bytes", "p20_ms", "p50_ms", "p80_ms", "sent", "extra_mb")
-MESSAGE = (8, 1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 23)
 
 
 def main() -> None:
@@ -54,8 +51,6 @@ def main() -> None:
     parser.add_argument("--big", type=float, default=1e8, help="samples of the 2-rank memory test")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS / "agreement.csv")
-    parser.add_argument("--latency-us", type=float, default=5.0, help="of the projected network")
-    parser.add_argument("--bandwidth-gbs", type=float, default=10.0, help="of it, a rank")
     parser.add_argument("--world", choices=("small", "big"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.world or mpi_world_size() > 1:
@@ -78,7 +73,6 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    latency_model.project(rows, options.latency_us, options.bandwidth_gbs, options.out)
 
 
 # -- one world ------------------------------------------------------------------------------------
@@ -96,8 +90,6 @@ def measure_world(options: argparse.Namespace) -> list[dict[str, Any]]:
         for samples in options.samples:
             rows += selection(collective, samples, options.repeats)
             rows += exchange(collective, samples, options.repeats)
-        if collective.size > 1:
-            rows += messages(collective, options.repeats)
     if collective.rank:
         rows = []
     collective.close()
@@ -191,23 +183,6 @@ def book_memory(collective: Collective, samples: int) -> list[dict[str, Any]]:
     return [row, needed]
 
 
-def messages(collective: Collective, repeats: int) -> list[dict[str, Any]]:
-    """The collectives themselves, for the fit; `bytes` is the argument of one rank."""
-    rows = []
-    for size in MESSAGE:
-        array = np.zeros(size, np.uint8)
-        words, parts = array.view(np.int64), np.array_split(array, collective.size)
-        variants: dict[str, Callable[[], Any]] = {
-            "allreduce": lambda words=words: collective.allreduce(words),
-            "allgather": lambda array=array: collective.allgather_flat(
-                array, [array.size] * collective.size
-            ),
-            "alltoall": lambda parts=parts: collective.alltoall(parts),
-        }
-        rows += time_each(collective, variants, max(repeats, 15), 0, size)
-    return rows
-
-
 def time_each(
     collective: Collective,
     variants: dict[str, Callable[[], Any]],
@@ -265,19 +240,11 @@ def _status(field: str) -> float:
 
 def start_world(ranks: int, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run this file on `ranks` ranks and read the rows from its output."""
-    beside = Path(sys.executable).with_name("mpirun")
-    launcher = str(beside) if beside.exists() else shutil.which("mpirun")
-    if launcher is None:
-        sys.exit("There is no mpirun: install the extra 'distributed', or an MPI.")
-    command = [launcher, "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-    command += [sys.executable, "-m", "benchmarks.agreement", "--world", kind]
-    command += ["--big", str(options.big), "--repeats", str(options.repeats)]
-    command += ["--samples", *map(str, options.samples)]
-    env = rank_environment(OMP_NUM_THREADS="1")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=False)
-    if done.returncode:
-        sys.exit(f"The world of {ranks} ranks failed (exit {done.returncode}): see above.")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    arguments = ["--world", kind, "--big", str(options.big), "--repeats", str(options.repeats)]
+    arguments += ["--samples", *map(str, options.samples)]
+    with Launcher([MEMORY], ranks) as launcher:
+        said = launcher.run("benchmarks.agreement", ranks, arguments)
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

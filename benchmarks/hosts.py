@@ -5,7 +5,7 @@
 
 A host has a name, an address, processes, mounts and an ssh daemon of its own, and one link, which
 ends at a switch; the files are this machine's, and so are the cores. No host outlives this process,
-however that ends, and nothing is left of it on disk or in this machine's network. Needs root. It
+however that ends, and this machine's own network and mounts are never touched. Needs root. It
 never delays a packet: a link has a rate, and the latency of a queue that is full.
 """
 
@@ -22,6 +22,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+from benchmarks.machine import rank_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("unshare", "nsenter", "setpriv", "ip", "tc", "ssh", "ssh-keygen", "sshd")
@@ -64,6 +66,11 @@ class Hosts:
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = Path()
 
+    @property
+    def keys(self) -> Path:
+        """Who may log in on a host, by ssh."""
+        return self._folder / "key.pub"
+
     def __enter__(self) -> Hosts:
         if reason := why_not():
             raise RuntimeError(f"no hosts can be made here: {reason}")
@@ -94,7 +101,7 @@ class Hosts:
         for keeper in self._keepers.values():
             keeper.kill()
         for keeper in self._keepers.values():
-            keeper.wait()
+            keeper.communicate()
         until = time.monotonic() + _DEADLINE
         while any(Path(f"/proc/{pid}").exists() for pid in self._pids.values()):
             if time.monotonic() > until:
@@ -164,6 +171,10 @@ class Hosts:
     def plug(self, name: str, up: bool = True) -> None:
         """Pull a host's cable at the switch, or put it in again; the host notices nothing."""
         self.call("switch", ["ip", "link", "set", f"to-{name}", "up" if up else "down"])
+
+    def end(self, name: str) -> None:
+        """End a host and all that runs there, at once, as if its power had failed."""
+        self._keepers[name].kill()
 
     def mount(self, name: str, source: str | Path, target: str | Path) -> None:
         """Show one host `source` where all others see `target`: both files, or both folders."""
@@ -274,10 +285,9 @@ def _program(name: str) -> str:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     """This process's, with this Python's programs and this checkout first."""
-    env = {**_system_environment()}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    env.update(extra or {})
-    return env
+    path = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
+    python = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+    return rank_environment(**{"PATH": path, "PYTHONPATH": python, **(extra or {})})
 
 
 def _system_environment() -> dict[str, str]:

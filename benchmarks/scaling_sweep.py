@@ -1,8 +1,8 @@
-"""Worlds of several sizes in turn, with hvdfilter and in plain Horovod: what `--ranks` starts.
+"""Worlds of several sizes and links in turn, beside plain Horovod's: what `--ranks` starts.
 
 Every world is started `--repeats` times, all of them before any again, so that a busy spell of the
-machine falls on all. Efficiency is the images a rank got through, against the smallest world of the
-same kind: the batch of a rank is the same everywhere.
+machine falls on all. Efficiency is samples a second and rank, against a single rank (else the
+smallest world) of the same kind; a single rank uses no link.
 """
 
 from __future__ import annotations
@@ -11,87 +11,128 @@ import argparse
 import csv
 import json
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe, rank_environment
+import torch
 
-COLUMNS = ("what", "ranks", "hidden", "img_per_sec_per_rank", "samples_per_sec", "efficiency")
+from benchmarks.launching import MEMORY, Launcher
+from benchmarks.machine import describe
+
+GRADIENTS = ("steps", "gradient_bytes", "gradient_bytes_saved")
+COLUMNS = (
+    *("what", "scaling", "link", "ranks", "hidden"),
+    *("img_per_sec_per_rank", "samples_per_sec", "p20", "p80", "efficiency", "against_plain"),
+    *("communication_share", *GRADIENTS, "epoch_seconds"),
+)
 # Of one world's own flags, those that a plain loop knows.
 PLAIN = (
-    *("model", "batch_size", "image_size"),
+    *("model", "batch_size", "image_size", "fp16_allreduce", "strong"),
     *("num_batches_per_iter", "num_warmup_batches", "num_iters"),
 )
-OURS = ("hide", "fp16_allreduce", "no_cuda")
+OURS = ("hide", "no_cuda")
+Rows = list[dict[str, Any]]
+Kind = tuple[str, float, str, int]  # what, hidden, link, ranks
 
 
-def sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of medians, one a kind of world and size; printed, and written where `--csv` says."""
-    results: defaultdict[tuple[str, float, int], list[dict[str, Any]]] = defaultdict(list)
-    for _ in range(options.repeats):
-        for ranks in sorted(options.ranks):
-            for module in ("benchmarks.plain_horovod", "benchmarks.scaling"):
-                for row in _world(module, ranks, options):
-                    results[row["what"], row["hidden"], row["ranks"]].append(row)
-    rows, smallest = [], {}
-    for (what, hidden, ranks), worlds in sorted(results.items()):
-        covered, per_rank = (
-            statistics.median(value for world in worlds for value in world[name])
-            for name in ("samples_per_sec", "img_per_sec_per_rank")
-        )
-        base = smallest.setdefault((what, hidden), covered / ranks)
-        rows.append(
-            {
-                **{"what": what, "ranks": ranks, "hidden": hidden},
-                "img_per_sec_per_rank": round(per_rank, 2),
-                "samples_per_sec": round(covered, 2),
-                "efficiency": round(covered / ranks / base, 3),
-            }
-        )
-    _show(rows, options)
+def sweep(options: argparse.Namespace) -> Rows:
+    """Rows of medians, one a kind of world; printed, and written where `--csv` says."""
+    worlds: defaultdict[Kind, Rows] = defaultdict(list)
+    ranks = sorted(set(options.ranks))
+    places = [(MEMORY, 1)] * (1 in ranks) + [
+        (link, size) for link in options.links for size in ranks if size > 1
+    ]
+    linked = [link for link in options.links if link != MEMORY and max(ranks) > 1]
+    with Launcher(linked, max(ranks), options.threads) as launcher:
+        for _ in range(options.repeats):
+            for link, size in places:
+                for module in ("benchmarks.plain_horovod", "benchmarks.scaling"):
+                    said = launcher.run(module, size, _flags(module, options), link)
+                    for row in json.loads(said.splitlines()[-1]):
+                        worlds[row["what"], row["hidden"], link, size].append(row)
+    rows = table(worlds, "strong" if options.strong else "weak")
+    show(rows, options)
     return rows
 
 
-def _world(module: str, ranks: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    flags = PLAIN if module == "benchmarks.plain_horovod" else PLAIN + OURS
-    command = ["mpirun", "--bind-to", "none", "-np", str(ranks), sys.executable, "-m", module]
-    command += ["--json"] if module == "benchmarks.scaling" else []
-    for name in flags:
-        value = getattr(options, name)
-        if value is not False:
-            command += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
-    env = rank_environment(
-        OMP_NUM_THREADS=str(options.threads), OMPI_MCA_rmaps_base_oversubscribe="1"
-    )
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def table(worlds: dict[Kind, Rows], scaling: str) -> Rows:
+    """A row for each kind of world, of the medians over all its iterations."""
+    rows, alone, plain = [], {}, {}
+    for (what, hidden, link, ranks), starts in sorted(worlds.items(), key=_order):
+        every = sorted(value for start in starts for value in start["samples_per_sec"])
+        rate = statistics.median(every)
+        own = statistics.median(v for start in starts for v in start["img_per_sec_per_rank"])
+        share = statistics.median(start["communication_share"] for start in starts)
+        if what == "plain Horovod":
+            plain[link, ranks] = rate
+        base = alone.setdefault((what, hidden), (rate / ranks))
+        row = {
+            **{"what": what, "scaling": scaling, "link": link, "ranks": ranks, "hidden": hidden},
+            "img_per_sec_per_rank": round(own, 2),
+            "samples_per_sec": round(rate, 2),
+            "p20": round(every[len(every) // 5], 2),
+            "p80": round(every[-1 - len(every) // 5], 2),
+            "efficiency": round(rate / ranks / base, 3),
+            "against_plain": round(rate / plain[link, ranks], 3),
+            "communication_share": round(share, 3),
+            **{
+                name: starts[0][name]
+                for name in ("steps", "gradient_bytes", "gradient_bytes_saved")
+            },
+            "epoch_seconds": round(starts[0]["samples"] / rate, 4),
+        }
+        rows.append(row)
+    return rows
 
 
-def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    print(f"{'what':14} ranks  hidden  img/sec per rank  samples/sec  efficiency")
-    for row in rows:
+def show(rows: Rows, options: argparse.Namespace) -> None:
+    """Print the table, and write it where `--csv` says; or one JSON list."""
+    if options.json:
+        print(json.dumps(rows))
+    else:
         print(
-            f"{row['what']:14} {row['ranks']:5}  {row['hidden']:6.0%}  "
-            f"{row['img_per_sec_per_rank']:16.1f}  {row['samples_per_sec']:11.1f}  "
-            f"{row['efficiency']:10.2f}"
+            f"{'what':14}{'scaling':>8}{'link':>10}{'ranks':>6}{'hidden':>7}{'img/sec/rank':>13}"
+            f"{'samples/sec':>12}{'  p20 to p80':>15}{'efficiency':>11}{'/ plain':>8}"
+            f"{'communicating':>14}{'MB saved':>9}"
         )
+        for row in rows:
+            spread = f"{row['p20']:.1f} to {row['p80']:.1f}"
+            print(
+                f"{row['what']:14}{row['scaling']:>8}{row['link']:>10}{row['ranks']:6}"
+                f"{row['hidden']:7.0%}{row['img_per_sec_per_rank']:13.1f}"
+                f"{row['samples_per_sec']:12.1f}{spread:>15}{row['efficiency']:11.2f}"
+                f"{row['against_plain']:8.2f}{row['communication_share']:14.1%}"
+                f"{row['gradient_bytes_saved'] / 1e6:9.1f}"
+            )
     if options.csv:
-        with open(Path(options.csv), "w", newline="") as file:
+        path = Path(options.csv)
+        new = not path.exists()
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             file.write(f"# {describe_run(options)}\n")
-            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
 
 
 def describe_run(options: argparse.Namespace) -> str:
     """The machine, and what was asked of it."""
-    import torch
-
     work = f"{options.model}, batch {options.batch_size}, {options.threads} threads a rank"
     torch.set_num_threads(options.threads)
     return f"{describe(torch.device('cpu'))}, {work}, {options.repeats} starts of each world"
+
+
+def _order(item: tuple[Kind, Rows]) -> tuple[str, int, bool, float, str]:
+    """By link and size, a single rank first, and plain Horovod before what is set against it."""
+    what, hidden, link, ranks = item[0]
+    return (link if ranks > 1 else "", ranks, what != "plain Horovod", hidden, what)
+
+
+def _flags(module: str, options: argparse.Namespace) -> list[str]:
+    flags = [] if module == "benchmarks.plain_horovod" else ["--json"]
+    for name in PLAIN if module == "benchmarks.plain_horovod" else PLAIN + OURS:
+        value = getattr(options, name)
+        if value is not False:
+            flags += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+    return flags

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import platform
 from collections.abc import Mapping
@@ -17,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hvdfilter import native
 from hvdfilter.agreement import collective as seam
 from hvdfilter.errors import InputError, WorldError, on_all_ranks
 from hvdfilter.installation import sources_digest
 from hvdfilter.version import __version__
 
+ONE_ENVIRONMENT = "use one environment on all hosts, such as a shared folder or the same wheels"
 _SHOWN = 4  # values of what differs
 
 
@@ -66,15 +67,19 @@ def refuse_other_versions(collective: seam.Collective) -> None:
     """Collective. `WorldError` on every rank where one has another version of what must agree."""
     facts = {
         "hvdfilter": f"{__version__} ({sources_digest()})",
-        "hvdfilter's compiled module": _compiled(),
         "torch": torch.__version__,
         "Horovod": _version("horovod"),
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }
     if collective.name == "mpi":
         facts["MPI"] = (seam.mpi_facts() or {}).get("library", "")
-    remedy = "use one environment on all hosts, such as a shared folder or the same wheels"
-    refuse_unlike(collective, facts, remedy, WorldError)
+    refuse_unlike(collective, facts, ONE_ENVIRONMENT, WorldError)
+
+
+def refuse_other_builds(collective: seam.Collective) -> None:
+    """Collective. `WorldError` on every rank where one has loaded another build of the kernels."""
+    facts = {"hvdfilter's compiled module": _compiled()}
+    refuse_unlike(collective, facts, ONE_ENVIRONMENT, WorldError)
 
 
 def _version(package: str) -> str:
@@ -85,8 +90,6 @@ def _version(package: str) -> str:
 
 
 def _compiled() -> str:
-    """A digest of the CPU's module, which every rank uses; "" where that is missing."""
-    found = importlib.util.find_spec("hvdfilter._cpu")
-    if found is None or found.origin is None:
-        return ""
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:8]
+    """A digest of the CPU's module, which every rank uses."""
+    path = getattr(native.cpu(), "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8] if path else ""

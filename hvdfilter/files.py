@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from hvdfilter.errors import InputError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -121,7 +121,7 @@ def append(path: Path, line: str, what: str = "") -> None:
 def unwritable(path: Path, failed: OSError, what: str = "", remedy: str = "") -> InputError:
     """The sentence for a file that cannot be written."""
     reason = os.strerror(failed.errno) if failed.errno else str(failed)
-    usual = "make room there" if failed.errno in _NO_ROOM else "choose a place that can be written"
+    usual = "make room there" if failed.errno in NO_ROOM else "choose a place that can be written"
     return InputError(
         f"{what}{' ' * bool(what)}{path} cannot be written ({reason}): {remedy or usual}"
     )

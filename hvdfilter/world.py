@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter import launchers, native, spanning
+from hvdfilter import alike, launchers, native, spanning
 from hvdfilter.agreement import collective as seam
 from hvdfilter.agreement.meeting import patient
 from hvdfilter.agreement.uncaught import end_job_on_uncaught
-from hvdfilter.alike import refuse_other_versions
 from hvdfilter.errors import WorldError
 
 
@@ -128,12 +127,13 @@ def _start(comm: Any) -> World:
         spanning.refuse_lonely_ranks(collective.size)
     if collective.name != "mpi":  # whose own function has done so
         end_job_on_uncaught(collective)
-    refuse_other_versions(collective)
+    alike.refuse_other_versions(collective)
+    _share_cores(collective)
     with collective.errors_shared():
         native.cpu()
         native.cuda()
+    alike.refuse_other_builds(collective)
     local_rank = hvd.local_rank() if hvd is not None else collective.local()[0]
-    _share_cores(collective)
     device = _device(local_rank, chosen=collective.name == "torch")
     return World(collective.rank, collective.size, local_rank, device, collective)
 

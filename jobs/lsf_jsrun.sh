@@ -34,9 +34,12 @@ nodes=$((${#allocation[@]} / 2 - 1))
 # A job that was preempted and started again goes on from its checkpoint, if it has got that far.
 NAME="${NAME:-${LSB_JOBNAME:-hvdfilter}-${LSB_JOBID:-0}}"
 
-# One resource set a rank: its GPU, its cores. bsub < script passes no arguments, hence ARGS.
+# One resource set a host, so that each rank sees all of its host's GPUs, which NCCL needs to connect
+# them directly; a rank takes the one of its local rank, and cores of its own. bsub < script passes no
+# arguments, hence ARGS.
 read -r -a extra <<<"${ARGS:-}"
-exec jsrun --nrs "$((nodes * RANKS_PER_NODE))" --rs_per_host "$RANKS_PER_NODE" --tasks_per_rs 1 \
-    --cpu_per_rs "$CORES_PER_RANK" --gpu_per_rs 1 --bind "packed:$CORES_PER_RANK" \
+exec jsrun --nrs "$nodes" --rs_per_host 1 --tasks_per_rs "$RANKS_PER_NODE" \
+    --cpu_per_rs "$((RANKS_PER_NODE * CORES_PER_RANK))" --gpu_per_rs "$RANKS_PER_NODE" \
+    --bind "packed:$CORES_PER_RANK" \
     --smpiargs="${SMPIARGS:-}" \
     hvdfilter train --name "$NAME" --resume true "${extra[@]}" "$@"

@@ -12,10 +12,13 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
 #SBATCH --requeue
 # B: the batch shell gets USR1 five minutes before the end, and hands it on below.
 #SBATCH --signal=B:USR1@300
 # For GPUs: #SBATCH --gpus-per-node=4
+# Not --gpus-per-task=1 or --gpu-bind: a rank that sees its own GPU alone can't reach the others
+# directly, so that NCCL goes through the host's memory. Each takes the GPU of its local rank.
 #
 # VENV   the environment that `make setup` made, on a file system that all nodes see
 # NAME   of the run folder; default: job name and number
@@ -39,6 +42,12 @@ if ! ompi_info 2>/dev/null | grep -q 'ras: slurm'; then
     hosts=(--host "$list")
 fi
 
+# Preemption sends TERM to what mpirun has started on the other nodes by srun. The ranks there take it
+# as their warning; Open MPI 4's daemon beside them would end at once, and the job with it, so it
+# starts with TERM (15) blocked. For its ranks it unblocks all signals.
+block='__import__("signal").pthread_sigmask(0,[15]);__import__("os").execvp(argv[1],argv[1:])'
+export OMPI_MCA_orte_launch_agent="python -c argv=__import__(\"sys\").argv;$block orted"
+
 hvdfilter launch mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
     -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
     hvdfilter train --name "$NAME" --resume true "$@" &
@@ -50,8 +59,14 @@ trap 'kill -USR1 "$ranks" 2>/dev/null || true' USR1 TERM
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done
-# 75: stopped early, with a checkpoint. Back into the queue.
-if [ "${code:-0}" -eq 75 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+# 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
+# that nothing was trained since the last one. Back into the queue, unless Slurm is ending the job:
+# what a user has cancelled must not come back.
+case "${code:-0}" in
+    75 | 138 | 143)
+        if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
+        ;;
+esac
 exit "${code:-0}"

@@ -23,6 +23,7 @@ from typing import Any
 # By name, and not from fuzz_sets: this process needs no torch.
 READERS = (
     *("parquet", "idx", "idx.gz", "cifar10-binary", "cifar10-python", "imagefolder"),
+    *("webdataset", "webdataset-index", "decoded-cache"),
     *("scores", "checkpoint", "config.yaml", "options", "metrics.jsonl", "cache", "keep-mask"),
 )
 FAULTS = ("traceback", "sentence", "crash", "hang", "memory")
@@ -54,12 +55,12 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=20, help="seconds that a file may take")
     options = parser.parse_args()
     faults = 0
-    print(f"{'reader':16}{'files':>7}{'read':>7}{'refused':>9}", end="")
+    print(f"{'reader':18}{'files':>7}{'read':>7}{'refused':>9}", end="")
     print("".join(f"{fault:>11}" for fault in FAULTS) + f"{'MB more':>9}{'seconds':>9}")
     for reader in options.readers:
         tally = fuzz(reader, options.first, options.first + options.files, options.limit)
         counts = tally.outcomes
-        print(f"{reader:16}{counts.total():7}{counts['read']:7}{counts['refused']:9}", end="")
+        print(f"{reader:18}{counts.total():7}{counts['read']:7}{counts['refused']:9}", end="")
         print("".join(f"{counts[fault]:11}" for fault in FAULTS), end="")
         print(f"{tally.peak / 1e6:9.0f}{tally.seconds:9.1f}", flush=True)
         for seed, outcome, said in tally.faults[:5]:

@@ -22,7 +22,7 @@ import yaml
 
 from hvdfilter import cli
 from hvdfilter.agreement import KeepMask, SoloCollective
-from hvdfilter.data import cifar10, open_dataset
+from hvdfilter.data import cifar10
 from hvdfilter.data.store import Rows, Stored, store
 from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
@@ -33,41 +33,30 @@ from hvdfilter.training import checkpoint
 from hvdfilter.training.checkpoints import FOLDER, Checkpoints
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.run_files import read_settings
-from hvdfilter.world import World
-
-COUNT = 20
-_ALONE = World(0, 1, 0, torch.device("cpu"), SoloCollective())
+from scripts.fuzz_pictures import ALONE, COUNT, all_of, encoded, random_pixels
+from scripts.fuzz_tars import (
+    read_again,
+    read_decoded,
+    read_tars,
+    write_decoded,
+    write_indexes,
+    write_tars,
+)
 
 
 class Kind(NamedTuple):
-    """make: fills a folder, and says which of its files to damage. read: opens all there is."""
+    """make: fills a folder, and says which of its files to damage. read: opens all there is.
+
+    remade: the files are our own, made from others, and made again where they are damaged.
+    """
 
     make: Callable[[Path], list[Path]]
     read: Callable[[Path], object]
-
-
-def _pixels(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+    remade: bool = False
 
 
 def _labels() -> np.ndarray:
     return np.arange(COUNT) % 10
-
-
-def _picture(array: np.ndarray, kind: str) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, kind)
-    return file.getvalue()
-
-
-def _all_of(spec: str) -> Callable[[Path], object]:
-    def read(folder: Path) -> object:
-        images = open_dataset(spec.format(folder), train=True)
-        return images.batch(range(len(images)))
-
-    return read
 
 
 def _parquet(folder: Path) -> list[Path]:
@@ -76,7 +65,9 @@ def _parquet(folder: Path) -> list[Path]:
 
     paths = []
     for number, compression in enumerate(("snappy", "zstd", "gzip", "none")):
-        rows = [{"bytes": _picture(p, "PNG"), "path": None} for p in _pixels((COUNT, 9, 9, 3))] * 2
+        rows = [
+            {"bytes": encoded(p, "PNG"), "path": None} for p in random_pixels((COUNT, 9, 9, 3))
+        ] * 2
         table = {"image": rows, "label": np.tile(_labels(), 2)}
         paths.append(folder / f"train-{number}.parquet")
         pq.write_table(pa.table(table), paths[-1], 16, compression=compression)
@@ -86,7 +77,10 @@ def _parquet(folder: Path) -> list[Path]:
 def _idx(zipped: bool) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
         paths = []
-        arrays = {"images-idx3": _pixels((COUNT, 9, 8)), "labels-idx1": _labels().astype(np.uint8)}
+        arrays = {
+            "images-idx3": random_pixels((COUNT, 9, 8)),
+            "labels-idx1": _labels().astype(np.uint8),
+        }
         for what, array in arrays.items():
             head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
             data = head + array.tobytes()
@@ -103,7 +97,7 @@ def _cifar(binary: bool) -> Callable[[Path], list[Path]]:
         paths = []
         for number in range(1, 6):
             path = folder / f"data_batch_{number}{'.bin' * binary}"
-            pixels = _pixels((COUNT, 3072))
+            pixels = random_pixels((COUNT, 3072))
             if binary:
                 rows = np.concatenate([_labels().astype(np.uint8)[:, None], pixels], axis=1)
                 path.write_bytes(rows.tobytes())
@@ -122,7 +116,7 @@ def _folder(folder: Path) -> list[Path]:
     for number, (suffix, kind) in enumerate({**kinds, "webp": "WEBP"}.items()):
         path = folder / "train" / f"class{number % 2}" / f"{number}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_picture(_pixels((40, 30, 3)), kind))
+        path.write_bytes(encoded(random_pixels((40, 30, 3)), kind))
         paths.append(path)
     return paths
 
@@ -146,7 +140,7 @@ def _checkpoint(folder: Path) -> list[Path]:
     model(torch.ones(20)).sum().backward()
     optimizer.step()
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
-    saved = Checkpoints(folder, _ALONE)
+    saved = Checkpoints(folder, ALONE)
     saved.save(state, {"column/loss": torch.arange(9.0)}, 1, 3, 0)
     saved.settle()
     return sorted(saved.folder.iterdir())
@@ -228,12 +222,15 @@ def _mask(folder: Path) -> list[Path]:
 
 
 KINDS = {
-    "parquet": Kind(_parquet, _all_of("parquet:{}")),
-    "idx": Kind(_idx(False), _all_of("idx:{}")),
-    "idx.gz": Kind(_idx(True), _all_of("idx:{}")),
-    "cifar10-binary": Kind(_cifar(True), _all_of("cifar10:{}")),
-    "cifar10-python": Kind(_cifar(False), _all_of("cifar10:{}")),
-    "imagefolder": Kind(_folder, _all_of("imagefolder:{},16")),
+    "parquet": Kind(_parquet, all_of("parquet:{}")),
+    "idx": Kind(_idx(False), all_of("idx:{}")),
+    "idx.gz": Kind(_idx(True), all_of("idx:{}")),
+    "cifar10-binary": Kind(_cifar(True), all_of("cifar10:{}")),
+    "cifar10-python": Kind(_cifar(False), all_of("cifar10:{}")),
+    "imagefolder": Kind(_folder, all_of("imagefolder:{},16")),
+    "webdataset": Kind(write_tars, read_tars),
+    "webdataset-index": Kind(write_indexes, read_again, remade=True),
+    "decoded-cache": Kind(write_decoded, read_decoded, remade=True),
     "scores": Kind(_scores, _read_scores),
     "checkpoint": Kind(_checkpoint, _read_checkpoint),
     "config.yaml": Kind(_configuration, read_settings),

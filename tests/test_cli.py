@@ -113,7 +113,7 @@ def test_report_and_policies(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("limit: null", "limit: x"),
         ("limit: null", "lim: 3"),
         ("batch_size: 16", "batch_size: -3"),
-        ("workers: 0", "workers: [0]"),
+        ("workers: null", "workers: [0]"),
         ("seed: 0", "seed: 0.5"),
     ],
 )

@@ -1,7 +1,7 @@
 """The job scripts: right for bash, and what they hand to each scheduler's launcher.
 
-`srun`, `scontrol` and `jsrun` are stand-ins that note their arguments; where real ranks matter the
-stand-in starts them with mpirun.
+`srun`, `scontrol`, `jsrun`, `qsub` are stand-ins that note their arguments; where real ranks matter
+the stand-in starts them with mpirun. tests/schedulers runs a real Slurm where it can be had.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ LAUNCH = (
     'if [ "$1" = launch ]; then shift; if [ "$1" = --hosts ]; then shift 2; fi\n'
     'if [ "$1" = --oversubscribe ]; then shift; fi; exec "$@"; fi'
 )
+PMIX = 'case "$*" in --mpi=list) echo none pmix; exit ;; *"=1 true") exit ;; esac\n'
 
 
 def stand_in(folder: Path, name: str, body: str) -> None:
@@ -93,7 +94,7 @@ def test_bash_reads_the_script(script: Path) -> None:
 
 
 def test_srun_gets_pmix_and_the_arguments(programs: Path, tmp_path: Path) -> None:
-    stand_in(programs, "srun", 'echo "threads $OMP_NUM_THREADS"')
+    stand_in(programs, "srun", PMIX + 'echo "threads $OMP_NUM_THREADS"')
     done = job("slurm_srun.sh", tmp_path, "--epochs", "2", **SLURM)
     assert (done.returncode, done.stdout) == (0, "threads 3\n"), done.stderr
     given = arguments(programs, "srun")
@@ -107,7 +108,8 @@ def test_a_job_started_again_resumes_and_a_preempted_one_is_queued(
     programs: Path, tmp_path: Path
 ) -> None:
     # 75 is the exit code of a run that was told to stop and wrote its checkpoint.
-    stand_in(programs, "srun", "exit 75")
+    stand_in(programs, "srun", PMIX + "exit 75")
+    stand_in(programs, "squeue", "echo RUNNING")
     stand_in(programs, "scontrol", "")
     done = job("slurm_srun.sh", tmp_path, NAME="big", **SLURM)
     assert done.returncode == 75
@@ -120,6 +122,7 @@ def test_mpirun_inside_slurm_gets_the_hosts_and_hands_on_signals(
 ) -> None:
     stand_in(programs, "ompi_info", "echo 'MCA ras: simulator'")
     stand_in(programs, "scontrol", "echo node1; echo node2")
+    stand_in(programs, "squeue", "echo RUNNING")
     # Signals its parent, as the scheduler would, then waits for what the script hands on.
     stand_in(
         programs,
@@ -134,13 +137,60 @@ def test_mpirun_inside_slurm_gets_the_hosts_and_hands_on_signals(
     assert given[-2:] == ["--model", "cnn"]
 
 
-def test_jsrun_gets_one_resource_set_a_rank(programs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["clock", "TERM"])
+def test_a_pbs_job_warns_itself_and_submits_its_successor(
+    end: str, programs: Path, tmp_path: Path
+) -> None:
+    # 2 s before WARN; qdel's TERM must not bring the job back.
+    stand_in(programs, "qstat", "echo '    Resource_List.walltime = 00:00:09'")
+    stand_in(programs, "qsub", "echo 8.pbs")
+    term = "kill -TERM $PPID\n" if end == "TERM" else ""
+    waiting = "for i in {1..100}; do sleep 0.1; done"
+    stand_in(programs, "mpirun", f"trap 'echo stopped; exit 75' USR1\n{term}{waiting}")
+    nodes = tmp_path / "nodes"
+    nodes.write_text("node1\nnode1\nnode2\nnode2\n")
+    pbs = {"PBS_JOBID": "7.pbs", "PBS_O_WORKDIR": str(tmp_path), "PBS_NODEFILE": str(nodes)}
+    done = job("pbs.sh", tmp_path, ARGS="--epochs 2", WARN="7", QSUB="-q long", **pbs)
+    assert (done.returncode, "stopped" in done.stdout) == (75, True), done.stderr
+    given = arguments(programs, "mpirun")
+    assert given[:4] == ["-np", "4", "--hostfile", str(nodes)]
+    assert given[-7:] == ["train", "--name", "hvdfilter-7", "--resume", "true", "--epochs", "2"]
+    if end == "clock":
+        successor = ["-q", "long", "-v", "NAME,VENV,ARGS,QSUB,WARN", "jobs/pbs.sh"]
+        assert arguments(programs, "qsub") == successor
+    else:
+        assert not (programs / "qsub.args").exists()
+
+
+@pytest.mark.parametrize("body", ["echo none pmi2", '[ "$1" = --mpi=list ] && echo none pmix'])
+def test_srun_without_pmix_or_its_library_is_refused(
+    body: str, programs: Path, tmp_path: Path
+) -> None:
+    stand_in(programs, "srun", body)
+    done = job("slurm_srun.sh", tmp_path, **SLURM)
+    assert done.returncode == 2
+    assert "srun has no PMIx" in done.stderr and "slurm_mpirun.sh" in done.stderr
+
+
+def test_a_slurm_job_that_is_being_cancelled_is_not_queued(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "srun", PMIX + "exit 75")
+    stand_in(programs, "squeue", "echo COMPLETING")
+    stand_in(programs, "scontrol", "")
+    assert job("slurm_srun.sh", tmp_path, **SLURM).returncode == 75
+    assert not (programs / "scontrol.args").exists()
+
+
+def test_jsrun_gets_one_resource_set_a_host(programs: Path, tmp_path: Path) -> None:
     stand_in(programs, "jsrun", "")
     hosts = "batch 1 node1 42 node2 42"
     done = job("lsf_jsrun.sh", tmp_path, LSB_MCPU_HOSTS=hosts, ARGS="--epochs 2")
     assert done.returncode == 0, done.stderr
     given = arguments(programs, "jsrun")
-    assert given[given.index("--nrs") + 1] == "12"  # 2 nodes of 6
+    # 2 nodes of 6 ranks, each of which sees its node's 6 GPUs.
+    assert given[: given.index("--bind")] == [
+        *("--nrs", "2", "--rs_per_host", "1", "--tasks_per_rs", "6"),
+        *("--cpu_per_rs", "42", "--gpu_per_rs", "6"),
+    ]
     assert given[-2:] == ["--epochs", "2"]
 
 
@@ -173,7 +223,7 @@ def test_two_real_ranks_start(script: str, launcher: str, tmp_path: Path, progra
     """The launchers accept the flags and start two ranks; srun is played by mpirun."""
     path = real_launchers(programs)
     while_flags = 'while [ "$1" != hvdfilter ]; do shift; done\n'
-    stand_in(programs, "srun", f'{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
+    stand_in(programs, "srun", f'{PMIX}{while_flags}exec mpirun --oversubscribe -np 2 "$@"')
     told = 'echo "rank $OMPI_COMM_WORLD_RANK of $OMPI_COMM_WORLD_SIZE"'
     stand_in(programs, "hvdfilter", f"{LAUNCH}\n{told}")
     env = {**SLURM, "PATH": path, "HOSTS": "localhost:2", "LAUNCHER": launcher}

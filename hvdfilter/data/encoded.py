@@ -1,14 +1,17 @@
 """Sets of encoded images: decoded on access, or all at once into memory where they fit.
 
-Sets whose pixels take less than `MEMORY_LIMIT` are decoded once and then lie in memory; larger
-ones are decoded whenever a sample is asked for, so that a set of any size can be trained on.
+Sets whose pixels take at most `MEMORY_LIMIT` are decoded once and then lie in memory; larger ones
+are decoded whenever a sample is asked for, so that a set of any size can be trained on. A third
+way, a file of all pixels that a node's ranks share, is `decoded`'s.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,33 +46,92 @@ class Source(Protocol):
         ...
 
 
+Identity = Callable[[int, int], str]
+"""(start, stop) -> text that changes whenever the bytes of these samples may have; reads none."""
+
+
+class Later:
+    """A `Source` that is opened when it is first read: one whose pixels are at hand never is."""
+
+    def __init__(self, make: Callable[[], Source]) -> None:
+        self._make = make
+        self._source: Source | None = None
+        self._lock = threading.Lock()
+
+    def read(self, index: int) -> bytes:
+        """The encoded image."""
+        return self.opened().read(index)
+
+    def where(self, index: int) -> str:
+        """File and row it came from."""
+        return self.opened().where(index)
+
+    def opened(self) -> Source:
+        """The source itself."""
+        with self._lock:
+            if self._source is None:
+                self._source = self._make()
+            return self._source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker reads, and only that: it needs the source itself and not how it is made.
+        return _itself, (self.opened(),)
+
+
+def _itself(source: Source) -> Source:
+    return source
+
+
 class EncodedImages(Images):
-    """Images decoded on access; `resize` as in `decode`."""
+    """Images decoded on access; `resize` as in `decode`.
+
+    identity: None where the samples cannot be told from others without reading them.
+    """
 
     def __init__(
-        self, source: Source, labels: np.ndarray, description: Description, resize: bool
+        self,
+        source: Source,
+        labels: np.ndarray,
+        description: Description,
+        resize: bool,
+        identity: Identity | None = None,
     ) -> None:
         super().__init__(labels, description)
-        self._source = source
-        self._resize = resize
+        self.source, self.resize, self.identity = source, resize, identity
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "identity": None}  # which a worker never asks for
 
     def pixels(self, ids: np.ndarray) -> torch.Tensor:
         """Read and decode; InputError naming file and row of a damaged image."""
         out = np.empty((len(ids), *self.shape), np.uint8)
         for row, i in enumerate(ids.tolist()):
-            data, where = self._source.read(i), self._source.where(i)
-            out[row] = decode(data, where, self.shape, self._resize)
+            data, where = self.source.read(i), self.source.where(i)
+            self.reads.add(decoded=1)
+            out[row] = decode(data, where, self.shape, self.resize)
         return torch.from_numpy(out)
 
+    def decoded(self, ids: np.ndarray, block: int = 128) -> torch.Tensor:
+        """`pixels(ids)`, decoded by threads, `block` images each; Pillow frees Python's lock."""
+        out = torch.empty((len(ids), *self.shape), dtype=torch.uint8)
 
-def open_encoded(
-    source: Source, labels: np.ndarray, description: Description, resize: bool
-) -> Images:
-    """The set in memory if it is small enough, else decoded on access."""
-    images = EncodedImages(source, labels, description, resize)
-    if fits_in_memory(len(labels), description.shape):
-        return ArrayImages(_decode(images, np.arange(len(labels))), labels, description)
-    return images
+        def fill(start: int) -> None:
+            out[start : start + block] = self.pixels(ids[start : start + block])
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            # In order: the first damaged sample is the one reported, on every rank alike.
+            for _ in pool.map(fill, range(0, len(ids), block)):
+                pass
+        return out
+
+    def ready(self) -> Images:
+        """The set in memory if it is small enough, else this one, its source open."""
+        if fits_in_memory(len(self), self.shape):
+            whole = self.decoded(np.arange(len(self)))
+            return ArrayImages(whole, self.labels, self.description)
+        # A source that is copied before it is read is copied here, where the ranks expect to wait.
+        self.source.read(0)
+        return self
 
 
 def fits_in_memory(count: int, shape: tuple[int, int, int]) -> bool:
@@ -93,19 +155,5 @@ def describe(
     draft = Description(shape, class_names, (), (), augmentation)
     samples = EncodedImages(source, np.zeros(count, np.int64), draft, size is not None)
     # In blocks: a thousand photographs as they are would take tens of gigabytes.
-    mean, std = statistics_of(_decode(samples, ids) for ids in in_blocks(spread(count), shape))
+    mean, std = statistics_of(samples.decoded(ids) for ids in in_blocks(spread(count), shape))
     return Description(shape, class_names, mean, std, augmentation)
-
-
-def _decode(images: EncodedImages, ids: np.ndarray, block: int = 128) -> torch.Tensor:
-    """`images.pixels(ids)` by threads; Pillow releases the interpreter's lock."""
-    out = torch.empty((len(ids), *images.shape), dtype=torch.uint8)
-
-    def fill(start: int) -> None:
-        out[start : start + block] = images.pixels(ids[start : start + block])
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        # Consumed in order: the first damaged sample is the one reported, on every rank alike.
-        for _ in pool.map(fill, range(0, len(ids), block)):
-            pass
-    return out

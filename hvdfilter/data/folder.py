@@ -15,20 +15,26 @@ def parse_folder(location: str, usage: str, most: int = 1 << 31) -> tuple[Path, 
     """`DIR` or `DIR,NUMBER` -> (an existing folder, the number, 1 to `most`, or None)."""
     if not location:
         raise InputError(f"a folder is missing: write {usage}.")
-    folder, number = _path(location), None
+    folder, number = expanded(location), None
     if not os.path.isdir(folder):
-        head, _, tail = location.rpartition(",")
-        if head and tail.isascii() and tail.isdigit() and tail.strip("0"):
-            if len(tail.lstrip("0")) > len(str(most)) or int(tail) > most:
-                raise InputError(
-                    f"{head},{tail:.24}: the number is too large; write {usage} with at most "
-                    f"{most}."
-                )
-            folder, number = _path(head), int(tail)
+        head, number = parse_number(location, usage, most)
+        folder = expanded(head)
     if not os.path.isdir(folder):
         kind = "is not a folder" if os.path.exists(folder) else "does not exist"
         raise InputError(f"{folder}: {kind}; write {usage} with the folder that holds the data.")
     return folder, number
+
+
+def parse_number(location: str, usage: str, most: int = 1 << 31) -> tuple[str, int | None]:
+    """`TEXT` or `TEXT,NUMBER` -> (the text, the number, 1 to `most`, or None)."""
+    head, _, tail = location.rpartition(",")
+    if not (head and tail.isascii() and tail.isdigit() and tail.strip("0")):
+        return location, None
+    if len(tail.lstrip("0")) > len(str(most)) or int(tail) > most:
+        raise InputError(
+            f"{head},{tail:.24}: the number is too large; write {usage} with at most {most}."
+        )
+    return head, int(tail)
 
 
 def find_file(folders: list[Path], names: list[str]) -> Path:
@@ -40,6 +46,6 @@ def find_file(folders: list[Path], names: list[str]) -> Path:
     raise InputError(f"{folders[0]}: no file {' or '.join(names)} in it; complete the data set.")
 
 
-def _path(text: str) -> Path:
+def expanded(text: str) -> Path:
     """The path, with ~ for the user's own folder where that is known."""
     return Path(os.path.expanduser(text))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hvdfilter import files
-from hvdfilter.data.encoded import describe, open_encoded
+from hvdfilter.data.encoded import EncodedImages, describe
 from hvdfilter.data.folder import parse_folder
 from hvdfilter.data.images import Description, Images
 from hvdfilter.data.limits import IMAGE_BYTES, PIXELS
@@ -40,6 +40,18 @@ class _Files:
         """Its path."""
         return os.path.join(self._folder, self._paths[index])
 
+    def identity(self, start: int, stop: int) -> str:
+        """Path, size and time of each file."""
+        return "\n".join(self._facts(index) for index in range(start, stop))
+
+    def _facts(self, index: int) -> str:
+        path = self.where(index)
+        try:
+            facts = os.stat(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        return f"{os.path.abspath(path)!r} {facts.st_size} {facts.st_mtime_ns}"
+
 
 def open_imagefolder(
     location: str, train: bool, limit: int | None, description: Description | None
@@ -53,7 +65,7 @@ def open_imagefolder(
         description = describe(_Files(training.folder, paths), len(paths), size, training.classes)
     paths, labels = _listed(found, description.class_names)
     source = _Files(found.folder, paths[:limit])
-    return open_encoded(source, labels[:limit], description, size is not None)
+    return EncodedImages(source, labels[:limit], description, size is not None, source.identity)
 
 
 def _walk(folder: Path, train: bool) -> Split:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hvdfilter.data.reads import Reads
 from hvdfilter.errors import InputError
 
 STATISTICS_SAMPLES = 1024
@@ -51,8 +52,8 @@ class Description:
 class Images(Dataset[tuple[torch.Tensor, int]]):
     """A map-style data set of (uint8 [C, H, W], int) with all labels known up front.
 
-    `batch(ids)` is the fast path: one uint8 [B, C, H, W] tensor and its int64 [B] labels.
-    A reader subclasses it and writes `pixels`.
+    `batch(ids)` is the fast path: one uint8 [B, C, H, W] tensor and its int64 [B] labels; all other
+    access goes through it. A reader subclasses it and writes `pixels`. `reads` counts the samples.
     """
 
     in_memory = False
@@ -61,6 +62,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, labels: np.ndarray, description: Description) -> None:
         self.labels: np.ndarray = np.ascontiguousarray(labels, dtype=np.int64)
         self.description = description
+        self.reads = Reads()
 
     @property
     def num_classes(self) -> int:
@@ -104,6 +106,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             bad = index[(index < 0) | (index >= len(self))][0]
             raise IndexError(f"sample {bad} of a set of {len(self)}")
+        self.reads.add(samples=len(index))
         return self.pixels(index), torch.from_numpy(self.labels[index])
 
     def __len__(self) -> int:

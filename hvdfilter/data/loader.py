@@ -6,7 +6,9 @@ the number of workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Sized
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from hvdfilter.data.images import Images
+from hvdfilter.data.workers import heed_only, start_helpers
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -30,26 +33,36 @@ class _Batches(Dataset[Batch]):
 
 
 def make_loader(
-    images: Images, sampler: Sampler[int] | Sequence[int], batch_size: int, num_workers: int = 0
+    images: Images,
+    sampler: Sampler[int] | Sequence[int],
+    batch_size: int,
+    num_workers: int | None = None,
 ) -> DataLoader[Batch]:
     """A DataLoader of (ids int64 [B], x uint8 [B, C, H, W], y int64 [B]).
 
     The last batch may be smaller. Host memory is pinned where there is a CUDA device. Workers are
     used only for sets that read or decode on access: one that lies in memory is gathered faster
-    than a batch can be sent between processes. They import the main script anew, which therefore
-    needs its `if __name__ == "__main__":`.
+    than a batch can be sent between processes. None takes `spare_cores()`. They import the main
+    script anew, which therefore needs its `if __name__ == "__main__":`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     assert isinstance(sampler, Sized), "the sampler needs a length: ranks must agree on the steps"
-    workers = 0 if images.in_memory else num_workers
+    workers = spare_cores() if num_workers is None else num_workers
+    if images.in_memory:
+        workers = 0
     options: dict[str, Any] = {}
     if workers > 0:
         # Not fork: by now MPI and Horovod have threads and registered memory, and a forked copy of
         # those corrupts or hangs. The fork server is started fresh and never touches MPI.
         context = get_context("forkserver")
         context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
-        options = {"multiprocessing_context": context, "persistent_workers": True}
+        start_helpers()
+        options = {
+            "multiprocessing_context": context,
+            "persistent_workers": True,
+            "worker_init_fn": partial(heed_only, os.getpid()),
+        }
     return DataLoader(
         _Batches(images),
         sampler=BatchSampler(sampler, batch_size, drop_last=False),
@@ -61,3 +74,14 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),
         **options,
     )
+
+
+def spare_cores() -> int:
+    """Cores of this rank that have nothing to compute, at most 8.
+
+    Beside a GPU all but two, one for this process and one for Horovod's thread; on a CPU none, for
+    what a worker decodes there is taken from the threads that train.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    return min(8, max(1, torch.get_num_threads() - 2))

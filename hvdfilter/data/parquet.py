@@ -19,7 +19,7 @@ import numpy as np
 
 from hvdfilter import files
 from hvdfilter.data.arrow import longest, pyarrow_module, reading, unpacked
-from hvdfilter.data.encoded import Source, describe, fits_in_memory, open_encoded
+from hvdfilter.data.encoded import EncodedImages, Later, Source, describe, fits_in_memory
 from hvdfilter.data.folder import parse_folder
 from hvdfilter.data.images import STATISTICS_SAMPLES, Description, Images, check_labels
 from hvdfilter.data.limits import IMAGE_BYTES, PIXELS, check_classes, check_unpacked
@@ -59,16 +59,23 @@ def open_parquet(
         names = training[0].class_names or _count_classes(training)
         # The same samples whatever the limit: both splits and all runs normalise alike.
         first = list(_images(training, STATISTICS_SAMPLES))
-        source: Source = InMemory(first, _rows(training))
-        description = describe(source, len(first), size, names)
+        description = describe(InMemory(first, _rows(training)), len(first), size, names)
     labels = np.concatenate(list(_labels(shards, limit)))
     _check_shards(shards, labels, len(description.class_names))
-    count = len(labels)
-    if fits_in_memory(count, description.shape):
-        source = InMemory(list(_images(shards, count)), _rows(shards))
-    else:
-        source = store(_images(shards, count), _identity(shards, count), _rows(shards))
-    return open_encoded(source, labels, description, size is not None)
+    count, identity = len(labels), _identity(shards, len(labels))
+    small = fits_in_memory(count, description.shape)
+
+    def source() -> Source:
+        images, rows = _images(shards, count), _rows(shards)
+        return InMemory(list(images), rows) if small else store(images, identity, rows)
+
+    return EncodedImages(
+        Later(source),
+        labels,
+        description,
+        size is not None,
+        lambda start, stop: f"{identity} {start} {stop}",
+    )
 
 
 def _open_shards(folder: Path, train: bool) -> list[_Shard]:

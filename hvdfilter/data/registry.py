@@ -13,11 +13,13 @@ from typing import Any
 
 from hvdfilter.data.cifar10 import open_cifar10
 from hvdfilter.data.digits import open_digits
+from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.data.idx import open_idx
 from hvdfilter.data.imagefolder import open_imagefolder
 from hvdfilter.data.images import Description, Images
 from hvdfilter.data.parquet import open_parquet
 from hvdfilter.data.synthetic import open_synthetic
+from hvdfilter.data.webdataset import open_webdataset
 from hvdfilter.errors import InputError
 from hvdfilter.registry import Registry
 
@@ -31,6 +33,7 @@ for _name, _reader, _usage in (
     ("parquet", open_parquet, "parquet:DIR[,SIZE]"),
     ("idx", open_idx, "idx:DIR[,CLASSES]"),
     ("imagefolder", open_imagefolder, "imagefolder:DIR[,SIZE]"),
+    ("webdataset", open_webdataset, "webdataset:DIR[,SIZE]"),
     ("synthetic", open_synthetic, "synthetic:N,C,H,W,CLASSES"),
 ):
     _formats.add(_name, _reader, _usage)
@@ -42,14 +45,21 @@ def available() -> list[str]:
 
 
 def open_dataset(
-    spec: str, *, train: bool, limit: int | None = None, like: Images | None = None
+    spec: str,
+    *,
+    train: bool,
+    limit: int | None = None,
+    like: Images | None = None,
+    decode: bool = True,
 ) -> Images:
     """Open the training or the test split of the set that `spec` names.
 
     spec: as in `available()`, or `MODULE:READER` or `MODULE:READER:LOCATION` for a `Reader` of the
     user's own. limit keeps the first `limit` samples. A test split has the statistics, class names
     and shape of its training split: taken from `like`, the opened training split, or else read
-    again. InputError, one sentence naming the file and the remedy, for anything missing or damaged.
+    again. decode: False leaves a set of encoded images as it is, though it would fit in memory, for
+    who decodes it elsewhere (`hvdfilter.data.decoded`). InputError, one sentence naming the file
+    and the remedy, for anything missing or damaged.
     """
     reader, location = _formats.find(spec)
     if not callable(reader):
@@ -63,4 +73,4 @@ def open_dataset(
         raise InputError(
             f"data set {spec!r} is a {type(images).__name__}, not hvdfilter.data.Images"
         )
-    return images
+    return images.ready() if decode and isinstance(images, EncodedImages) else images

@@ -14,10 +14,9 @@ import fcntl
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from hvdfilter.errors import InputError
 
 _MAGIC = b"hvdfblob"
 _WHAT = "the cache for a large data set"
-_REMEDY = "set HVDFILTER_DATA_CACHE to a folder with room for it"
+REMEDY = "set HVDFILTER_DATA_CACHE to a folder with room for it"
 
 
 class Rows:
@@ -48,7 +47,7 @@ class Rows:
 
 
 class InMemory:
-    """A `Source` over a list of encoded images."""
+    """A list of encoded images."""
 
     def __init__(self, images: list[bytes], rows: Rows) -> None:
         self._images, self._rows = images, rows
@@ -112,21 +111,25 @@ class Stored:
 
 def store(images: Iterable[bytes], identity: str, rows: Rows) -> Stored:
     """The cache file for `identity` (what the images were read from), written if it is missing."""
-    folder = _cache_folder()
+    folder = cache_folder()
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.blob"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock")) as alone:
+        with open(path.with_suffix(".lock"), "wb") as lock:
+            # So that the ranks of a node do not each copy the set. Where the file system cannot
+            # lock, each rank writes, and the last one wins.
+            alone = locked(lock)
             if not path.exists():
                 # Named by what may write at once: a draft that a killed job left is overwritten.
                 writer = os.uname().nodename + ("" if alone else f".{os.getpid()}")
                 _write(path, writer, images)
     except OSError as error:
-        raise files.unwritable(folder, error, _WHAT, _REMEDY) from error
+        raise files.unwritable(folder, error, _WHAT, REMEDY) from error
     return Stored(path, rows)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where caches lie that need no option; it may not be there yet."""
     named = os.environ.get("HVDFILTER_DATA_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(named or Path(home, "hvdfilter")).expanduser()
@@ -134,7 +137,7 @@ def _cache_folder() -> Path:
 
 def _write(path: Path, writer: str, images: Iterable[bytes]) -> None:
     offsets = [0]
-    with files.replacing(path, _WHAT, _REMEDY, writer) as file:
+    with files.replacing(path, _WHAT, REMEDY, writer) as file:
         for image in images:
             file.write(image)
             offsets.append(offsets[-1] + len(image))
@@ -142,15 +145,16 @@ def _write(path: Path, writer: str, images: Iterable[bytes]) -> None:
         file.write(np.array([len(offsets) - 1], "<i8").tobytes() + _MAGIC)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """One writer at a time, so that the ranks of a node do not each copy the set.
+def locked(file: BinaryIO, wait: bool = True) -> bool | None:
+    """Keep others from locking an open file until it is closed, or this process ends.
 
-    Gives False on a file system that cannot lock: there each rank writes, and the last one wins.
+    True once it is so; False on a file system that cannot lock; None, if this is not to wait, where
+    another has locked it.
     """
-    with open(path, "wb") as file:
-        alone = False
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
-        yield alone
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return None
+    except OSError:
+        return False
+    return True

@@ -18,13 +18,14 @@ from hvdfilter.errors import InputError
 from hvdfilter.launch import processes
 from hvdfilter.launch.guard import GRACE, WARNINGS, take_signal
 
-# How long ranks may take to be ready for a warning, before it is sent all the same.
+# How long ranks may take to be ready for a warning, before it is sent all the same: since it came,
+# or, where none runs on this host so that nothing can be seen of them, since the job's start.
 _READY = 60.0
 # How long a launcher may outlive the last rank of this host where there are others: it waits, for a
 # quarter of an hour and more, for the answer of a host that is gone.
 _ALONE = 60.0
 # Open MPI's daemons look after each other, and end the job where one is gone: within five minutes
-# instead of its own ten, and so before ranks that wait for it are taken for silent.
+# instead of its own eight, and so before ranks that wait for it are taken for silent.
 KEEPALIVE = {"time": "60", "intvl": "30", "probes": "8"}
 
 
@@ -36,7 +37,7 @@ class Job:
 
     def __init__(self, command: Sequence[str], patience: float, many: bool = False) -> None:
         self._command, self._patience, self._many = list(command), patience, many
-        self._parent = os.getppid()
+        self._parent, self._started = os.getppid(), time.monotonic()
         # When it was looked for this host's ranks, and when there was one.
         self._looked, self._last_rank = 0.0, float("inf")
         self.warned = False  # whether this process was told to end the job
@@ -98,16 +99,18 @@ class Job:
 
     def _ready(self, child: subprocess.Popen[bytes], asked: float) -> bool:
         """Whether a warning will be heard: the ranks on this host have their handlers."""
-        if time.monotonic() - asked > _READY:
+        ranks, now = ranks_of(child.pid), time.monotonic()
+        if now - (asked if ranks else self._started) > _READY:
             return True
-        ranks = ranks_of(child.pid)
         return bool(ranks) and all(processes.heeds(pid, signal.SIGUSR1) for pid in ranks)
 
     def _warn(self, child: subprocess.Popen[bytes]) -> None:
         tree = [child.pid, *processes.below(child.pid)]
-        # The innermost launcher: horovodrun, around one, would only die.
+        # The innermost launcher: horovodrun, around one, would only die. But not the srun by which
+        # mpirun starts its daemons within Slurm, since it would tell those instead of the ranks.
         launchers = [pid for pid in tree if processes.name(pid) in processes.LAUNCHERS]
-        processes.send(launchers[-1:] or ranks_of(child.pid), signal.SIGUSR1)
+        told = [pid for pid in launchers if processes.name(pid) != "srun"][-1:] or launchers[:1]
+        processes.send(told or ranks_of(child.pid), signal.SIGUSR1)
 
 
 def _environment() -> dict[str, str]:

@@ -42,8 +42,11 @@ RATES = {"sgd": 0.2, "lars": 4.0, "lamb": 0.02}
 class TrainConfig:
     """What to train on, with which policy, and where to leave the results.
 
-    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, synthetic:N,C,H,W,CLASSES or
-        MODULE:READER of your own.
+    data: digits, cifar10:DIR, parquet:DIR, idx:DIR, imagefolder:DIR, webdataset:DIR or PATTERN,
+        synthetic:N,C,H,W,CLASSES or MODULE:READER of your own.
+    decoded_cache: folder on a disk of each node (or /dev/shm) where its ranks keep the images of
+        parquet, imagefolder and webdataset decoded, in one file that all of them map; made by them
+        together when it is missing. By default none: only you know where a node has the room.
     model: cnn, resnet9, resnet18, resnet50, timm:NAME or MODULE:FACTORY of your own; cnn:WIDTH and
         resnet9:WIDTH choose the channels of the first layer.
     policy: which samples to keep; `hvdfilter policies` lists them; MODULE:CLASS for one of your
@@ -92,7 +95,9 @@ class TrainConfig:
         rank named; 0: never.
     elastic: under horovodrun with --host-discovery-script, go on from a checkpoint whenever ranks
         join or leave. Off by default: that launcher's server unpickles whatever reaches its port.
-    workers: processes that load data on each rank; 0 loads in the training process.
+    workers: processes that load data on each rank, where it does not lie in memory; 0 loads in the
+        training process. By default a GPU's rank has one for each of its cores but two, at most 8,
+        and a CPU's none.
     runs: folder that holds the run folders.
     name: of the run folder; by default made from data, model and policy.
     resume: continue the run called `name` from its checkpoint; start it if there is none yet, so
@@ -100,6 +105,7 @@ class TrainConfig:
     """
 
     data: str = "digits"
+    decoded_cache: Path | None = None
     model: str = "cnn"
     policy: str = "kakurenbo"
     policy_options: dict[str, Any] = field(default_factory=dict)
@@ -130,7 +136,7 @@ class TrainConfig:
     reproducible: bool = False
     silence_minutes: float = 15.0
     elastic: bool = False
-    workers: int = 0
+    workers: int | None = None
     runs: Path = Path("runs")
     name: str | None = None
     resume: bool = False

@@ -32,6 +32,7 @@ from hvdfilter.training.informed import Noting
 from hvdfilter.training.metrics import counted
 from hvdfilter.training.opened import open_data
 from hvdfilter.training.preemption import Preempted, Watch
+from hvdfilter.training.reading import Reading
 from hvdfilter.training.run_folder import RunFolder
 from hvdfilter.training.saving import Place, Saving
 from hvdfilter.training.schedule import schedule
@@ -76,7 +77,8 @@ class Trainer:
     ) -> None:
         started = started or time.perf_counter()
         self.config, self.world = config, world
-        self.train_set, self.test_set = open_data(config, world)
+        self.watchdog = watchdog or Watchdog(0)
+        self.train_set, self.test_set = self._open_data()
         policy = policy or policies.make(config.policy, **config.policy_options)
         shape = None
         if config.shaping is not None:
@@ -119,7 +121,6 @@ class Trainer:
             config.runs, config.name, config.plain(), world, config.resume
         )
         self.saving = Saving(self.folder.path, world, self.train_step, self.budget)
-        self.watchdog = watchdog or Watchdog(0)
         self.watchdog.attach(self.folder.path, world)
         self.step, self.loss_sum, self._resumed_at = 0, 0.0, 0
         if config.resume:
@@ -147,19 +148,22 @@ class Trainer:
         self._size_batch()
         # A run's random choices (dropout) depend on nothing that ran before it in this process.
         torch.manual_seed(self.config.seed + self.epoch)
+        reading = Reading(self.train_set)
         with costs.whole():
             if self.step == 0:
                 self.filter.begin_epoch(self.epoch)
                 self.train_step.begin_epoch()
             if self._train_epoch(watch, progress):
+                reading.mark("training")
                 ring.average_buffers(self.model, self.world)
                 if self.filter.policy.rescores and self.filter.hidden:
                     self._rescore()
+                    reading.mark("rescoring")
                 self.backward.end_epoch()
                 self.filter.end_epoch()
                 if due(self.filter):
                     self._score_features()
-                record = self._record()
+                record = self._record() | reading.record(self.world)
                 if self.config.variance:
                     with costs.measure("variance"):
                         measured = self.variance.measure(self.epoch, self.batch_size, self._part)
@@ -246,6 +250,9 @@ class Trainer:
             **counted(self.filter, self.model, self.step, steps_full, self.config.fp16_allreduce),
             **self.train_step.record(),
         }
+
+    def _open_data(self) -> tuple[Images, Images]:
+        return open_data(self.config, self.world, self.watchdog)
 
     def _size_batch(self) -> None:
         self._part = self.growth.batch(self.config.batch_size, self.epoch)

@@ -13,17 +13,29 @@ import numpy as np
 from hvdfilter.alike import refuse_unlike
 from hvdfilter.data import Images, open_dataset
 from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.decoded_cache import decoded
+from hvdfilter.training.watchdog import Watchdog
 from hvdfilter.world import World
 
 LABELS, SAMPLES = 65536, 4
 """How many labels, and how many samples' pixels, stand for a set; all labels of a smaller one."""
 
 
-def open_data(config: TrainConfig, world: World) -> tuple[Images, Images]:
-    """Collective. Training and test set of a run; `InputError` on every rank, naming a host."""
+def open_data(config: TrainConfig, world: World, watchdog: Watchdog) -> tuple[Images, Images]:
+    """Collective. Training and test set of a run, from the decoded cache where that is asked for.
+
+    watchdog: told of progress while the cache is made. Raises `InputError` on every rank, naming a
+    host where the hosts' data differ.
+    """
+    folder, limit = config.decoded_cache, config.limit
     with world.collective.errors_shared():
-        train_set = open_dataset(config.data, train=True, limit=config.limit)
-        test_set = open_dataset(config.data, train=False, limit=config.limit, like=train_set)
+        here = folder is None
+        train_set = open_dataset(config.data, train=True, limit=limit, decode=here)
+        test_set = open_dataset(config.data, train=False, limit=limit, like=train_set, decode=here)
+    if folder is not None:
+        folder = folder.expanduser()
+        train_set = decoded(train_set, folder, world, watchdog.beat)
+        test_set = decoded(test_set, folder, world, watchdog.beat)
     refuse_other_data(config.data, {"training": train_set, "test": test_set}, world)
     return train_set, test_set
 

@@ -22,7 +22,7 @@ from hvdfilter.training.metrics import counted
 from hvdfilter.training.run_folder import RunFolder
 
 # What scoring a run reads of its configuration, where a script does not say otherwise.
-DEFAULTS = {"limit": None, "batch_size": 64, "workers": 0}
+DEFAULTS = {"limit": None, "batch_size": 64, "workers": None}
 
 
 class Record:

@@ -7,11 +7,13 @@ steps. The only file of this folder that touches Horovod; a world of one needs n
 from __future__ import annotations
 
 import os
+import platform
 
 import torch
 
 from hvdfilter import launchers
 from hvdfilter.errors import InputError, WorldError
+from hvdfilter.installation import set_up
 from hvdfilter.spanning import running_horovod
 from hvdfilter.world import World, horovod, init
 
@@ -19,7 +21,10 @@ from hvdfilter.world import World, horovod, init
 def start(
     fusion_mb: float | None = None, cycle_ms: float | None = None, elastic: bool = False
 ) -> World:
-    """The world to train in. Raises `WorldError` under torchrun, which starts no Horovod.
+    """The world to train in.
+
+    Raises `WorldError` under torchrun, which starts no Horovod, and, on every rank, for GPUs whose
+    gradients NCCL cannot average.
 
     fusion_mb: the largest buffer, in MiB, in which Horovod lets small gradients travel together;
     0 keeps them apart. cycle_ms: how often, in ms, it looks for gradients to send. None leaves
@@ -47,6 +52,7 @@ def start(
     world = init(elastic=True)
     with world.collective.errors_shared():
         _check_launcher(elastic)
+        _check_gpus(world)
     return world
 
 
@@ -62,6 +68,27 @@ def _check_launcher(elastic: bool) -> None:
             "Horovod's elastic launcher started this job, and elastic mode is off unless asked "
             "for: run 'hvdfilter train --elastic true' (no other command has it), or leave "
             "--host-discovery-script out"
+        )
+
+
+def _check_gpus(world: World) -> None:
+    """Refuse gradients on GPUs that would travel through the host, or that NCCL would refuse."""
+    hvd, host = horovod(), platform.node()
+    if world.size == 1 or world.device.type != "cuda" or hvd is None:
+        return
+    gpus, ranks = torch.cuda.device_count(), hvd.local_size()
+    by_nccl = bool(hvd.nccl_built())
+    if by_nccl and gpus > 1 and ranks > gpus:
+        raise WorldError(
+            f"{ranks} ranks on {host} share {gpus} GPUs, but NCCL takes one rank a GPU: start at "
+            f"most {gpus} ranks on each host"
+        )
+    # More ranks than GPUs can only meet on the host; and MPI may have been built for GPUs.
+    if ranks <= gpus and not (by_nccl or hvd.cuda_built() or hvd.rocm_built()):
+        raise WorldError(
+            f"Horovod on {host} was built without NCCL, so that every gradient would travel "
+            f"through the host's memory: {set_up('HOROVOD_GPU_OPERATIONS=NCCL ')}, or hide the "
+            "GPUs by CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
 
 

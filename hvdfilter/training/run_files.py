@@ -43,7 +43,9 @@ def read_settings(run: Path) -> dict[str, Any]:
     config = read_config(run)
     for name, least in (("limit", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
         value = config.get(name, "missing")
-        if (name, value) != ("limit", None) and (type(value) is not int or value < least):
+        if not (name in ("limit", "workers") and value is None) and (
+            type(value) is not int or value < least
+        ):
             raise InputError(
                 f"{run / 'config.yaml'}: is no configuration of a run, or a damaged one "
                 f"({name} is {value!r:.40})."

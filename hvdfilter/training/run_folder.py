@@ -28,7 +28,7 @@ CONFIG = "config.yaml"
 # May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
 # batch); everything else decides what is computed.
 FREE_TO_CHANGE = (
-    *("resume", "runs", "name", "workers", "batch_size", "accumulate"),
+    *("resume", "runs", "name", "workers", "batch_size", "accumulate", "decoded_cache"),
     *("checkpoint_minutes", "silence_minutes", "cycle_time_ms", "fusion_threshold_mb"),
     "elastic",
 )

@@ -42,8 +42,7 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         if self._limit > 0:
-            # MPI's start holds the interpreter, and this thread: its own timer needs neither.
-            faulthandler.dump_traceback_later(self._limit, exit=True, file=2)
+            self._wind()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
         return self
@@ -74,12 +73,18 @@ class Watchdog:
         """This rank has come further, to `where`."""
         self._progress += 1
         self._where, self._last = where, time.monotonic()
+        if self._run is None and self._thread is not None:
+            self._wind()
 
     def over(self, items: Iterable[Item], where: str) -> Iterator[Item]:
         """The items, with a beat at each."""
         for number, item in enumerate(items):
             self.beat(f"{where}, batch {number + 1}")
             yield item
+
+    def _wind(self) -> None:
+        # MPI's start holds the interpreter, and the thread: faulthandler's own timer needs neither.
+        faulthandler.dump_traceback_later(self._limit, exit=True, file=2)
 
     def _watch(self) -> None:
         tick = min(10.0, self._limit / 8)

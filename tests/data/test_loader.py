@@ -1,3 +1,6 @@
+import subprocess
+from multiprocessing import forkserver, resource_tracker
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ import torch
 from hvdfilter.data import make_loader, open_dataset
 from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.data.images import Augmentation, Description
+from hvdfilter.data.loader import spare_cores
 from hvdfilter.data.store import InMemory, Rows, Stored, store
 from tests.data import encode
 
@@ -44,7 +48,16 @@ def test_workers_decode_and_give_the_same_batches(tmp_path, monkeypatch):
         for ids, x, y in batches:
             np.testing.assert_array_equal(x.numpy(), pixels[ids.numpy()])
             np.testing.assert_array_equal(y.numpy(), labels[ids.numpy()])
+        # A scheduler's warning goes to every process below a rank; none of these may die of it.
+        (worker,) = loader._iterator._workers
+        helpers = [forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid]
+        for name in ("USR1", "TERM"):
+            subprocess.run(["kill", f"-{name}", *map(str, [worker.pid, *helpers])], check=True)
+    assert worker.is_alive()
     assert torch.equal(state, torch.random.get_rng_state())
+    worker.terminate()  # what multiprocessing does when the rank ends before its loader
+    worker.join(timeout=20)
+    assert worker.exitcode == 0
 
 
 def test_sets_in_memory_start_no_workers():
@@ -78,3 +91,13 @@ def test_damaged_cache_is_named(tmp_path):
     path.write_bytes(b"0" * 64)
     with pytest.raises(InputError, match="x.blob: is no cache file"):
         Stored(path, Rows([("a", 1)]))
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (8, 6), (64, 8)])
+def test_beside_a_gpu_the_cores_but_two_load(
+    cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spare_cores() == 0 or torch.cuda.is_available()  # a CPU's cores all compute
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert spare_cores() == expected

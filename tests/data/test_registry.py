@@ -11,7 +11,7 @@ from hvdfilter.errors import InputError
 
 def test_available_names_every_format():
     names = [usage.partition(":")[0] for usage in available()]
-    assert names == ["digits", "cifar10", "parquet", "idx", "imagefolder", "synthetic"]
+    assert names == "digits cifar10 parquet idx imagefolder webdataset synthetic".split()
 
 
 @pytest.mark.parametrize(

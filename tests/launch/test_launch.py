@@ -77,6 +77,29 @@ def test_a_warning_waits_until_it_is_heard(
     assert "the ranks are told to save and end" in said
 
 
+# What an mpirun is to look at: it starts a rank here and, as within Slurm, its daemons by srun.
+MPIRUN = """
+import signal, subprocess, sys
+python, rank, folder = sys.argv[1:]
+srun = subprocess.Popen(["srun", "-c", "import time; time.sleep(60)"], executable=python)
+rank = subprocess.Popen([python, "-c", rank, folder, "0"])
+signal.signal(signal.SIGUSR1, lambda number, frame: rank.send_signal(number))
+code = rank.wait()
+srun.kill()
+sys.exit(code)
+"""
+
+
+def test_mpirun_is_warned_and_not_the_srun_below_it(tmp_path: Path) -> None:
+    python = sys.executable
+    named = ["bash", "-c", 'exec -a mpirun "$@"', "-", python, "-c", MPIRUN]
+    job = launch(*named, python, RANK, str(tmp_path), patience="10")
+    wait_for(tmp_path / "ready")
+    job.send_signal(signal.SIGUSR1)
+    assert outcome(job)[0] == 75
+    assert (tmp_path / "saved").exists()
+
+
 def test_codes_and_signals_of_the_job_are_told() -> None:
     assert outcome(launch("true"))[0] == 0
     assert outcome(launch("sh", "-c", "exit 3"))[0] == 3
@@ -156,3 +179,44 @@ def test_what_cannot_be_launched_is_said(words: list[str], sentence: str) -> Non
         timeout=20,
     )
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+# What `hvdfilter launch --hosts` runs: an mpirun that waits for a host that is gone.
+LEFT = """
+import sys
+from hvdfilter.launch import guard, job
+job._ALONE = 0.5
+sys.exit(guard.guarded(lambda: job.Job([sys.argv[1]], 300.0, many=sys.argv[2] == "many").run()))
+"""
+
+
+@pytest.mark.parametrize("many", ["many", "one"])
+def test_a_launcher_that_waits_for_a_host_that_is_gone_is_ended(many: str, tmp_path: Path) -> None:
+    """Only where there are other hosts: on one, a launcher that has no ranks may start some."""
+    mpirun = tmp_path / "mpirun"
+    # `sleep` is the rank; then the shell waits, at most 6 s, without starting anything.
+    mpirun.write_text(
+        f"#!/bin/bash\nmkfifo {tmp_path}/pipe\nexec 3<>{tmp_path}/pipe\nsleep 1.5\n"
+        "read -t 6 -u 3\nexit 7\n"
+    )
+    mpirun.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT, str(mpirun), many], capture_output=True, text=True, timeout=30
+    )
+    told = "no rank has been left on this host for 0.5 s: another does not answer"
+    assert (told in done.stderr) == (many == "many")
+    assert (done.returncode == 7) == (many == "one")
+
+
+def test_open_mpi_is_told_how_soon_a_host_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    show = ("sh", "-c", "env | grep _oob_tcp_keepalive_ | sort >&2; exit 3")
+    monkeypatch.setenv("OMPI_MCA_oob_tcp_keepalive_time", "7")
+    code, said = outcome(launch(*show))
+    assert code == 3 and said.split() == [
+        "OMPI_MCA_oob_tcp_keepalive_intvl=30",
+        "OMPI_MCA_oob_tcp_keepalive_probes=8",
+        "OMPI_MCA_oob_tcp_keepalive_time=7",  # the user's own
+        "PRTE_MCA_oob_tcp_keepalive_intvl=30",
+        "PRTE_MCA_oob_tcp_keepalive_probes=8",
+        "PRTE_MCA_oob_tcp_keepalive_time=60",
+    ]

@@ -72,6 +72,11 @@ def test_before_there_is_a_run_it_says_where_it_is(tmp_path: Path) -> None:
     assert "no progress for 0.8 s" in done.stderr or "Timeout" in done.stderr
 
 
+def test_before_there_is_a_run_who_comes_on_is_left_alone(tmp_path: Path) -> None:
+    done = run(tmp_path, "nobody", "beating")  # as while images are decoded, for hours
+    assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
+
+
 def test_who_comes_on_is_left_alone_and_leaves_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "well", "beating")
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
