@@ -39,6 +39,11 @@ def started_ranks(environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
     return most, said_by
 
 
+def elastic_job(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether Horovod's elastic launcher started this process: ranks may join and leave."""
+    return environ.get("HOROVOD_ELASTIC") == "1"
+
+
 def torchrun_ranks(environ: Mapping[str, str] = os.environ) -> int:
     """How many ranks torchrun started, this one among them; 1 where it was not torchrun."""
     size = environ.get("WORLD_SIZE", "")

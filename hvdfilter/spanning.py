@@ -66,6 +66,8 @@ def choose(hvd: ModuleType | None, comm: Any = None, ran: bool = False) -> seam.
         return _over_communicator(hvd, comm)
     if hvd is not None and hvd.size() > 1 and not hvd.mpi_enabled():
         return seam.HorovodCollective(hvd)  # gloo: mpi4py would see P worlds of one
+    if launchers.elastic_job():
+        return seam.SoloCollective(still_alone=_still_alone)
     ranks = seam.mpi_world_size()
     if hvd is not None and hvd.size() != ranks:
         raise WorldError(_disagreement(hvd.size(), ranks, ran))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdfilter import alike, native, spanning
+from hvdfilter import alike, launchers, native, spanning
 from hvdfilter.agreement import collective as seam
 from hvdfilter.agreement.meeting import patient
 from hvdfilter.agreement.uncaught import end_job_on_uncaught
@@ -40,22 +40,30 @@ _current: World | None = None
 _given: Any = None  # what `init` was asked to span
 
 
-def init(comm: Any = None) -> World:
+def init(comm: Any = None, *, elastic: bool = False) -> World:
     """Find the ranks of this job, check that all libraries see the same, choose this rank's device.
 
     comm: the ranks that train together, where they are not all that were started: an mpi4py
     communicator (Horovod is started over it, unless it runs over the same ranks already), a
     `hvd.ProcessSet`, or a process group of torch.distributed. Collective over those ranks.
+    elastic: the caller starts anew when ranks join or leave, as `hvdfilter train` does; else a job
+    of Horovod's elastic launcher is refused.
 
     Without `comm` it spans torch.distributed where that was initialised, else what Horovod and MPI
     span, which it starts if need be. Idempotent: every call returns the same `World`. Raises, on
     every rank: `WorldError` when libraries see different worlds, when a launcher started several
-    ranks but none of them can talk to the others, or when torchrun's script has not called
-    `init_process_group` yet; `InputError` for a `comm` that is none; `InstallError` when a
-    compiled module of any rank does not load.
+    ranks but none of them can talk to the others, when torchrun's script has not called
+    `init_process_group` yet, or in an elastic job; `InputError` for a `comm` that is none;
+    `InstallError` when a compiled module of any rank does not load.
     """
     global _current, _given
     if _current is None:
+        if launchers.elastic_job() and not elastic:
+            raise WorldError(
+                "Horovod's elastic launcher started this job, and a filter can't follow ranks that "
+                "join and leave: run 'hvdfilter train --elastic true', or this script under "
+                "mpirun or 'horovodrun -np N'"
+            )
         remedy = "hf.init(), the first Filter and the first agree are collective: call on all ranks"
         with patient("hf.init()", remedy, seam.abort_job):
             _current, _given = _start(comm), comm
@@ -67,6 +75,14 @@ def init(comm: Any = None) -> World:
     return _current
 
 
+def leave() -> None:
+    """Shut Horovod down and forget its ranks: the next `init` meets others. For elastic jobs."""
+    global _current, _given
+    if (hvd := horovod()) is not None:
+        hvd.shutdown()
+    _current = _given = None
+
+
 def started() -> bool:
     """Whether `init` has run in this process."""
     return _current is not None
@@ -75,6 +91,11 @@ def started() -> bool:
 def current() -> World:
     """The world of this process; starts it if need be."""
     return init()
+
+
+def horovod_elastic() -> ModuleType:
+    """Horovod's loop around training whose ranks change, with the errors that it knows."""
+    return importlib.import_module("horovod.common.elastic")
 
 
 def horovod() -> ModuleType | None:
@@ -95,12 +116,14 @@ def _start(comm: Any) -> World:
     else:
         # MPI first, through mpi4py: whoever starts MPI also ends it, and Horovod would do so as
         # soon as one rank exits, under the feet of the others.
-        seam.mpi_world_size()
+        if not launchers.elastic_job():  # whose ranks never meet in MPI: each would be alone
+            seam.mpi_world_size()
         ran, hvd = spanning.running_horovod() is not None, horovod()
         if hvd is not None and not ran:
-            hvd.init(comm=comm if seam.is_communicator(comm) else None)
+            among = comm is not None and seam.is_communicator(comm)
+            hvd.init(comm=comm if among else None)
         collective = spanning.choose(hvd, comm, ran)
-    if comm is None:
+    if comm is None and not launchers.elastic_job():  # there it says how many there were at first
         spanning.refuse_lonely_ranks(collective.size)
     if collective.name != "mpi":  # whose own function has done so
         end_job_on_uncaught(collective)

@@ -16,7 +16,8 @@ def end_job_on_uncaught(collective: Collective) -> None:
     """
     if collective.size == 1:
         return
-    report = sys.excepthook
+    # Of an elastic job's last world only.
+    report = getattr(sys.excepthook, "report", sys.excepthook)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         report(kind, error, trace)
@@ -25,4 +26,5 @@ def end_job_on_uncaught(collective: Collective) -> None:
             sys.stderr.flush()
             collective.abort(1)
 
+    hook.report = report  # type: ignore[attr-defined]
     sys.excepthook = hook

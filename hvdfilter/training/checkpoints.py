@@ -30,7 +30,7 @@ FOLDER = "checkpoints"
 KEPT = 2
 # One rank writes the rows of a set up to this size; more take part in larger ones.
 PART_BYTES = 1 << 28
-_STATE = "state"
+_STATE, _WRITER = "state", "checkpoint"
 DAMAGED = ".damaged"
 _NAME = re.compile(
     r"(?P<tag>\d{6}-\d{9}-[0-9a-f]{8})\.(?P<what>state|rows-(?P<part>\d+)-of-(?P<parts>\d+))"
@@ -78,7 +78,7 @@ class Checkpoints:
             files[f"{tag}.{_STATE}"] = checkpoint.encode(state)
         self._parts = parts
         # Not a daemon: an interpreter that ends by an error lets a file be finished first.
-        self._writing = threading.Thread(target=self._write, args=(files,), name="checkpoint")
+        self._writing = threading.Thread(target=self._write, args=(files,), name=_WRITER)
         self._writing.start()
 
     def settle(self) -> None:
@@ -205,6 +205,13 @@ class Checkpoints:
         for name in os.listdir(self.folder):
             if name not in kept and not name.endswith(DAMAGED):
                 (self.folder / name).unlink(missing_ok=True)
+
+
+def let_finish() -> None:
+    """Wait for files that this process is still writing, whatever became of their run."""
+    for thread in threading.enumerate():
+        if thread.name == _WRITER:
+            thread.join()
 
 
 def finished(run: Path, world: World) -> Saved:

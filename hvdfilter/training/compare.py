@@ -64,6 +64,8 @@ def compare(
             raise InputError("policy=full is what others are compared with: choose another")
         if config.budget_seconds is not None:
             raise InputError("budget_seconds is for train: runs that are compared share the clock")
+        if config.elastic:
+            raise InputError("elastic is for train: a comparison keeps its ranks")
         if config.resume:
             raise InputError("a comparison cannot be resumed: start it without --resume")
         if config.batch_growth > 1:  # all of them in the subject's epoch

@@ -93,6 +93,8 @@ class TrainConfig:
         for bit; on 1, 2 and 4 it does anyway. Takes more and smaller messages.
     silence_minutes: a job in which a rank comes no further for so many minutes is ended, and the
         rank named; 0: never.
+    elastic: under horovodrun with --host-discovery-script, go on from a checkpoint whenever ranks
+        join or leave. Off by default: that launcher's server unpickles whatever reaches its port.
     workers: processes that load data on each rank, where it does not lie in memory; 0 loads in the
         training process. By default a GPU's rank has one for each of its cores but two, at most 8,
         and a CPU's none.
@@ -133,6 +135,7 @@ class TrainConfig:
     checkpoint_minutes: float = 30.0
     reproducible: bool = False
     silence_minutes: float = 15.0
+    elastic: bool = False
     workers: int | None = None
     runs: Path = Path("runs")
     name: str | None = None
@@ -201,8 +204,9 @@ class TrainConfig:
             minutes = getattr(self, option)
             if not (minutes >= 0 and math.isfinite(minutes)):
                 raise InputError(f"{option}={minutes} must be 0 or more minutes")
-        if self.resume and self.name is None:
-            raise InputError("resume=true needs the name of the run to continue: add --name NAME")
+        for option in ("resume", "elastic"):
+            if getattr(self, option) and self.name is None:
+                raise InputError(f"{option}=true needs the name of the run: add --name NAME")
 
     @property
     def warmup(self) -> float:

@@ -211,7 +211,7 @@ class Trainer:
 
     def _signal(self, watch: Watch) -> None:
         """Tell the other ranks what they must hear of: a warning, a full disk, a time to save."""
-        if watch.signalled:
+        if watch.stopping:
             self.filter.request_stop()
         if self.saving.error is not None:
             self.filter.fail(self.saving.error)

@@ -46,10 +46,13 @@ def early() -> Iterator[None]:
 
 
 class Watch:
-    """While open, notes the signals in `signalled`; also what `early` noted."""
+    """While open, notes the signals in `signalled`; also what `early` noted.
+
+    changed: in an elastic job, whether ranks are about to join or leave.
+    """
 
     def __init__(self) -> None:
-        self.signalled = False
+        self.signalled = self.changed = False
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Watch:
@@ -66,6 +69,11 @@ class Watch:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether training is to stop here, with a checkpoint."""
+        return self.signalled or self.changed
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True

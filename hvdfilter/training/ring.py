@@ -12,13 +12,15 @@ import platform
 import torch
 
 from hvdfilter import launchers
-from hvdfilter.errors import WorldError
+from hvdfilter.errors import InputError, WorldError
 from hvdfilter.installation import set_up
 from hvdfilter.spanning import running_horovod
 from hvdfilter.world import World, horovod, init
 
 
-def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> World:
+def start(
+    fusion_mb: float | None = None, cycle_ms: float | None = None, elastic: bool = False
+) -> World:
     """The world to train in.
 
     Raises `WorldError` under torchrun, which starts no Horovod, and, on every rank, for GPUs whose
@@ -26,7 +28,8 @@ def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> Worl
 
     fusion_mb: the largest buffer, in MiB, in which Horovod lets small gradients travel together;
     0 keeps them apart. cycle_ms: how often, in ms, it looks for gradients to send. None leaves
-    either as the environment has it, or Horovod (128 MiB and 1 ms).
+    either as the environment has it, or Horovod (128 MiB and 1 ms). elastic: whether ranks may
+    join and leave; `InputError` on every rank where the launcher is of the other kind.
     """
     given = {
         "HOROVOD_FUSION_THRESHOLD": None if fusion_mb is None else str(int(fusion_mb * 2**20)),
@@ -46,10 +49,26 @@ def start(fusion_mb: float | None = None, cycle_ms: float | None = None) -> Worl
             f"'mpirun --bind-to none -np {ranks} hvdfilter train ...' (a DDP script of your own "
             "takes hf.Filter)"
         )
-    world = init()
+    world = init(elastic=True)
     with world.collective.errors_shared():
+        _check_launcher(elastic)
         _check_gpus(world)
     return world
+
+
+def _check_launcher(elastic: bool) -> None:
+    launched = launchers.elastic_job()
+    if elastic and not launched:
+        raise InputError(
+            "elastic=true needs Horovod's elastic launcher: horovodrun -np 2 --min-np 1 "
+            "--host-discovery-script ./discover.sh hvdfilter train --elastic true --name NAME ..."
+        )
+    if launched and not elastic:
+        raise InputError(
+            "Horovod's elastic launcher started this job, and elastic mode is off unless asked "
+            "for: run 'hvdfilter train --elastic true' (no other command has it), or leave "
+            "--host-discovery-script out"
+        )
 
 
 def _check_gpus(world: World) -> None:

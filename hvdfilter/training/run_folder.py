@@ -30,6 +30,7 @@ CONFIG = "config.yaml"
 FREE_TO_CHANGE = (
     *("resume", "runs", "name", "workers", "batch_size", "accumulate", "decoded_cache"),
     *("checkpoint_minutes", "silence_minutes", "cycle_time_ms", "fusion_threshold_mb"),
+    "elastic",
 )
 _DEFAULTS: dict[str, Any] = {option.name: option for option in fields(TrainConfig)}
 

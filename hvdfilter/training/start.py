@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from hvdfilter import policies
-from hvdfilter.training import backward, budget, growth, opening, optimizer, ring
+from hvdfilter import launchers, policies
+from hvdfilter.training import backward, budget, elastic, growth, opening, optimizer, ring
 from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.loop import Progress, Report, Result, Trainer
 from hvdfilter.training.preemption import Watch
@@ -24,18 +25,22 @@ def train(
     Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
     scheduler asked any rank to stop.
     """
-    with Watchdog(60 * config.silence_minutes) as watchdog:
-        world = ring.start(
-            0 if config.reproducible else config.fusion_threshold_mb, config.cycle_time_ms
-        )
-        with world.collective.errors_shared():
-            config.check()
-            policy = policies.make(config.policy, **config.policy_options)
-            if config.budget_seconds is not None:
-                budget.check(policy)
-        with Watch() as watch:
+    fusion_mb = 0 if config.reproducible else config.fusion_threshold_mb
+    start = partial(ring.start, fusion_mb, config.cycle_time_ms, config.elastic)
+    with Watchdog(60 * config.silence_minutes) as watchdog, Watch() as watch:
+
+        def live(config: TrainConfig, world: World) -> Result:
+            with world.collective.errors_shared():
+                config.check()
+                policy = policies.make(config.policy, **config.policy_options)
+                if config.budget_seconds is not None:
+                    budget.check(policy)
             trainer = begin(config, world, watch, progress, watchdog)
             return trainer.run(watch, progress, report)
+
+        if config.elastic and launchers.elastic_job():
+            return elastic.run(live, config, start, watch, watchdog)
+        return live(config, start())
 
 
 def begin(

@@ -52,10 +52,16 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         if self._thread is not None:
             self._thread.join()
-        if self._run is not None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave no signs from here on: the run is over, or its ranks are about to change."""
+        run, self._run = self._run, None
+        if run is not None:
             with suppress(OSError):  # the last one leaves no folder
-                self._sign(self._run[1].rank).unlink(missing_ok=True)
-                self._run[0].rmdir()
+                _sign(*run).unlink(missing_ok=True)
+                run[0].rmdir()
+        self.beat("the meeting of the ranks")
 
     def attach(self, run: Path, world: World) -> None:
         """Leave signs in this run's folder, and look there for those of the other ranks."""
@@ -119,25 +125,26 @@ class Watchdog:
         sys.stdout.flush()
         os._exit(FAILURE)  # an orderly exit would wait for who is silent
 
-    def _sign(self, rank: int) -> Path:
-        assert self._run is not None
-        return self._run[0] / str(rank)
-
     def _leave_sign(self) -> None:
         """Say that this thread runs and how far its rank has come; where it can't, nothing is."""
-        if self._run is None:
+        if (run := self._run) is None:
             return
         self._signs_left += 1
         with suppress(OSError):  # a full disk is told of by what needs it
-            self._run[0].mkdir(exist_ok=True)
-            world = self._run[1]
-            sign = [self._signs_left, self._progress, self._where, world.collective.place]
-            self._sign(world.rank).write_text(json.dumps(sign))
+            run[0].mkdir(exist_ok=True)
+            place = run[1].collective.place
+            sign = [self._signs_left, self._progress, self._where, place]
+            _sign(*run).write_text(json.dumps(sign))
 
     def _signs(self) -> dict[int, Any]:
         """What each rank has left."""
         found: dict[int, Any] = {}
-        for rank in range(0 if self._run is None else self._run[1].size):
-            with suppress(OSError, ValueError):  # being written now, or gone
-                found[rank] = json.loads(self._sign(rank).read_text())
+        if (run := self._run) is not None:
+            for rank in range(run[1].size):
+                with suppress(OSError, ValueError):  # being written now, or gone
+                    found[rank] = json.loads((run[0] / str(rank)).read_text())
         return found
+
+
+def _sign(folder: Path, world: World) -> Path:
+    return folder / str(world.rank)
