@@ -28,7 +28,7 @@ class Told:
         self.left = after
 
     @property
-    def signalled(self) -> bool:
+    def stopping(self) -> bool:
         if self.left is None:
             return False
         self.left -= 1
