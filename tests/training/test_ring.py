@@ -28,7 +28,7 @@ def horovod(nccl: int = 0, cuda: bool = False, ranks: int = 2) -> SimpleNamespac
 
 
 def start(monkeypatch: pytest.MonkeyPatch, world: World, hvd: object, gpus: int) -> World:
-    monkeypatch.setattr(ring, "init", lambda: world)
+    monkeypatch.setattr(ring, "init", lambda **_: world)
     monkeypatch.setattr(ring, "horovod", lambda: hvd)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     return ring.start()
