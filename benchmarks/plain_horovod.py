@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--num-iters", type=int, default=10)
     parser.add_argument("--fp16-allreduce", action="store_true")
     parser.add_argument("--strong", action="store_true")
+    parser.add_argument("--no-cuda", action="store_true")
+    parser.add_argument("--what", default="plain Horovod", help="what the table calls it")
     options = parser.parse_args()
     hvd.init()
     from hvdfilter import models  # the network alone; MPI runs by now
@@ -76,8 +78,11 @@ def main() -> None:
     images = open_dataset(f"synthetic:{work.samples},3,{size},{size},{CLASSES}", train=True)
     x, y = images.batch(range(hvd.rank(), work.samples, hvd.size()))
     batches = list(zip(x.split(work.batch), y.split(work.batch), strict=True))
-    model = models.make(options.model, 3, CLASSES, size)
-    prepare = Normalize(images.mean, images.std)
+    device = torch.device("cpu")
+    if torch.cuda.is_available() and not options.no_cuda:
+        device = torch.device("cuda", hvd.local_rank() % torch.cuda.device_count())
+    model = models.make(options.model, 3, CLASSES, size).to(device)
+    prepare = Normalize(images.mean, images.std).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     half = hvd.Compression.fp16 if options.fp16_allreduce else hvd.Compression.none
     named = model.named_parameters()
@@ -91,9 +96,12 @@ def main() -> None:
             step.waited = 0.0
         started = time.perf_counter()
         for images_, labels in batches:
+            images_, labels = images_.to(device), labels.to(device)
             optimizer.zero_grad()
             F.cross_entropy(model(prepare(images_)), labels).backward()
             step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         hvd.allreduce(torch.zeros(1), name="end of the epoch")
         if epoch >= work.warmup:
             rates.append(work.samples / (time.perf_counter() - started))
@@ -101,7 +109,7 @@ def main() -> None:
         seconds = sum(work.samples / rate for rate in rates)
         gradient = sum(p.numel() * (2 if options.fp16_allreduce else 4) for p in model.parameters())
         row = {
-            **{"what": "plain Horovod", "ranks": hvd.size(), "hidden": 0.0},
+            **{"what": options.what, "ranks": hvd.size(), "hidden": 0.0},
             "img_per_sec_per_rank": [rate / hvd.size() for rate in rates],
             "samples_per_sec": rates,
             "communication_share": step.waited / seconds if hvd.size() > 1 else 0.0,

@@ -30,8 +30,9 @@ from benchmarks.machine import describe
 from benchmarks.projection_plot import plot
 
 OUT = Path(__file__).parent / "results" / "projection.csv"
-COLUMNS = ("link", "what", "bytes", "samples", "ranks", "local", "p50_ms")
+COLUMNS = ("link", "what", "bytes", "samples", "ranks", "local", "cores", "p50_ms")
 RATES = {"100mbit": 100e6, "1gbit": 1e9}
+CORES = len(os.sched_getaffinity(0))
 FITTED, LEFT_OUT = (2, 3), 4
 # Below, a message's time is that of the ranks' processes, not of the link.
 LINK_SECONDS = 1e-3
@@ -76,7 +77,9 @@ def measure() -> Rows:
         for link, ranks, local in worlds:
             flags = ["--local", str(local)]
             said = launcher.run("benchmarks.projection_points", ranks, flags, link, local)
-            rows += [{"link": link, **row} for row in json.loads(said.splitlines()[-1])]
+            rows += [
+                {"link": link, "cores": CORES, **row} for row in json.loads(said.splitlines()[-1])
+            ]
     return rows
 
 
@@ -95,7 +98,7 @@ def usable(row: dict[str, Any], ranks: Iterable[int]) -> bool:
         row["what"] in model.MODELS
         and row["ranks"] in ranks
         and row["local"] == 1
-        and (row["ranks"] <= _cores() or wire >= LINK_SECONDS)
+        and (row["ranks"] <= row["cores"] or wire >= LINK_SECONDS)
     )
 
 
@@ -117,7 +120,7 @@ def predicted(row: dict[str, Any], networks: dict[str, Network], rows: Rows) -> 
     if row["local"] > 1:  # which share a link
         net = Network(net.alpha, net.beta * row["local"])
     # Ranks that share a core take turns at their own work.
-    own = own_work(rows)[row["what"]] * max(1.0, row["ranks"] / _cores())
+    own = own_work(rows)[row["what"]] * max(1.0, row["ranks"] / row["cores"])
     cost = model.agree if row["what"] == "agree" else model.exchange
     return cost(row["samples"], row["ranks"], net, own)
 
@@ -144,6 +147,7 @@ def report(rows: Rows) -> dict[str, Network]:
               f"{1e3 * said:8.2f} ms{error:+8.0%}")  # fmt: skip
     median, most = np.median(judged), np.max(judged)
     print(f"  error of {len(judged)} points: median {median:.0%}, largest {most:.0%}")
+    print("  not judged: the time of a message on more ranks than there are cores here")
     return networks
 
 
@@ -158,7 +162,7 @@ def left_out(rows: Rows) -> Rows:
         size = row["bytes"] or moved
         if row["what"] in model.MODELS and (row["local"] > 1 or row["ranks"] < LEFT_OUT):
             continue
-        if row["ranks"] <= _cores() or size * 8 / rate >= LINK_SECONDS:
+        if row["ranks"] <= row["cores"] or size * 8 / rate >= LINK_SECONDS:
             found.append(row)
     return found
 
@@ -180,7 +184,8 @@ def curves(options: argparse.Namespace, rows: Rows) -> dict[str, Any]:
         exchange = model.exchange(options.samples, count, net, own["exchange"])
         for name, seconds in zip(COLLECTIVES, (ring, tree, agree, exchange), strict=True):
             found[name].append(seconds)
-        step = options.step_ms / 1e3 + min(ring, tree)
+        wait = model.gradients(0, count, net) if count > 1 else 0.0
+        step = options.step_ms / 1e3 + wait + min(ring, tree)
         steps = -(-options.samples // (options.batch * count))
         kept = -(-options.samples * (1 - options.hide) // (options.batch * count))
         rescored = options.hide * steps * options.step_ms / 1e3 / 3  # a forward is a third
@@ -223,15 +228,14 @@ def read(path: Path) -> Rows:
         return [
             {
                 **{name: row[name] for name in ("link", "what")},
-                **{name: int(row[name] or 0) for name in ("bytes", "samples", "ranks", "local")},
+                **{
+                    name: int(row[name] or 0)
+                    for name in ("bytes", "samples", "ranks", "local", "cores")
+                },
                 "p50_ms": float(row["p50_ms"]),
             }
             for row in csv.DictReader(file)
         ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

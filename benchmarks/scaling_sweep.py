@@ -1,8 +1,10 @@
 """Worlds of several sizes and links in turn, beside plain Horovod's: what `--ranks` starts.
 
 Every world is started `--repeats` times, all of them before any again, so that a busy spell of the
-machine falls on all. Efficiency is samples a second and rank, against a single rank (else the
-smallest world) of the same kind; a single rank uses no link.
+machine falls on all. Plain Horovod runs twice, as it is and with idle threads told to give way,
+which `import hvdfilter` does by itself; "/ plain" is against the faster. Efficiency is samples a
+second and rank, against a single rank (else the smallest world) of the same kind; a single rank
+uses no link.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import csv
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import torch
 
 from benchmarks.launching import MEMORY, Launcher
 from benchmarks.machine import describe
+from hvdfilter.waiting import FEW_SPINS, SPINS
 
 GRADIENTS = ("steps", "gradient_bytes", "gradient_bytes_saved")
 COLUMNS = (
@@ -29,9 +33,12 @@ COLUMNS = (
 # Of one world's own flags, those that a plain loop knows.
 PLAIN = (
     *("model", "batch_size", "image_size", "fp16_allreduce", "strong"),
-    *("num_batches_per_iter", "num_warmup_batches", "num_iters"),
+    *("num_batches_per_iter", "num_warmup_batches", "num_iters", "no_cuda"),
 )
-OURS = ("hide", "no_cuda")
+OURS = ("hide",)
+# Plain Horovod as it is, and told by hand how to wait, as `import hvdfilter` tells it by itself.
+TOLD = {"OMPI_MCA_mpi_yield_when_idle": "1", SPINS: FEW_SPINS}
+PLAIN_WORLDS: dict[str, dict[str, str]] = {"plain Horovod": {}, "plain, yielding": TOLD}
 Rows = list[dict[str, Any]]
 Kind = tuple[str, float, str, int]  # what, hidden, link, ranks
 
@@ -47,10 +54,18 @@ def sweep(options: argparse.Namespace) -> Rows:
     with Launcher(linked, max(ranks), options.threads) as launcher:
         for _ in range(options.repeats):
             for link, size in places:
-                for module in ("benchmarks.plain_horovod", "benchmarks.scaling"):
-                    said = launcher.run(module, size, _flags(module, options), link)
-                    for row in json.loads(said.splitlines()[-1]):
-                        worlds[row["what"], row["hidden"], link, size].append(row)
+                said = [
+                    launcher.run(
+                        "benchmarks.plain_horovod",
+                        *(size, [*_flags(PLAIN, options), "--what", what], link),
+                        env=told,
+                    )
+                    for what, told in PLAIN_WORLDS.items()
+                ]
+                flags = [*_flags(PLAIN + OURS, options), "--json"]
+                said.append(launcher.run("benchmarks.scaling", size, flags, link))
+                for row in (row for text in said for row in json.loads(text.splitlines()[-1])):
+                    worlds[row["what"], row["hidden"], link, size].append(row)
     rows = table(worlds, "strong" if options.strong else "weak")
     show(rows, options)
     return rows
@@ -58,15 +73,20 @@ def sweep(options: argparse.Namespace) -> Rows:
 
 def table(worlds: dict[Kind, Rows], scaling: str) -> Rows:
     """A row for each kind of world, of the medians over all its iterations."""
-    rows, alone, plain = [], {}, {}
+    rows: Rows = []
+    alone: dict[tuple[str, float, str], float] = {}
+    plain: dict[tuple[str, int], float] = {}
     for (what, hidden, link, ranks), starts in sorted(worlds.items(), key=_order):
         every = sorted(value for start in starts for value in start["samples_per_sec"])
         rate = statistics.median(every)
         own = statistics.median(v for start in starts for v in start["img_per_sec_per_rank"])
         share = statistics.median(start["communication_share"] for start in starts)
-        if what == "plain Horovod":
-            plain[link, ranks] = rate
-        base = alone.setdefault((what, hidden), (rate / ranks))
+        if what in PLAIN_WORLDS:
+            plain[link, ranks] = max(rate, plain.get((link, ranks), 0.0))
+        # A world of one is the base of all links, for it uses none.
+        if ranks == 1:
+            alone[what, hidden, ""] = rate
+        base = alone.get((what, hidden, "")) or alone.setdefault((what, hidden, link), rate / ranks)
         row = {
             **{"what": what, "scaling": scaling, "link": link, "ranks": ranks, "hidden": hidden},
             "img_per_sec_per_rank": round(own, 2),
@@ -106,13 +126,10 @@ def show(rows: Rows, options: argparse.Namespace) -> None:
                 f"{row['gradient_bytes_saved'] / 1e6:9.1f}"
             )
     if options.csv:
-        path = Path(options.csv)
-        new = not path.exists()
-        with open(path, "a", newline="") as file:
+        with open(Path(options.csv), "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             file.write(f"# {describe_run(options)}\n")
-            if new:
-                writer.writeheader()
+            writer.writeheader()
             writer.writerows(rows)
 
 
@@ -126,12 +143,12 @@ def describe_run(options: argparse.Namespace) -> str:
 def _order(item: tuple[Kind, Rows]) -> tuple[str, int, bool, float, str]:
     """By link and size, a single rank first, and plain Horovod before what is set against it."""
     what, hidden, link, ranks = item[0]
-    return (link if ranks > 1 else "", ranks, what != "plain Horovod", hidden, what)
+    return (link if ranks > 1 else "", ranks, what not in PLAIN_WORLDS, hidden, what)
 
 
-def _flags(module: str, options: argparse.Namespace) -> list[str]:
-    flags = [] if module == "benchmarks.plain_horovod" else ["--json"]
-    for name in PLAIN if module == "benchmarks.plain_horovod" else PLAIN + OURS:
+def _flags(names: Sequence[str], options: argparse.Namespace) -> list[str]:
+    flags = []
+    for name in names:
         value = getattr(options, name)
         if value is not False:
             flags += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])

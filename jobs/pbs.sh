@@ -54,13 +54,14 @@ if [[ "$limit" =~ ^([0-9]+):([0-9]+):([0-9]+)$ ]]; then
 fi
 
 # wait returns early when a signal comes in; wait again until the job itself has ended.
+wait "$ranks" && code=0 || code=$?
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done
 [ -z "${clock:-}" ] || kill "$clock" 2>/dev/null || true
 # 75: stopped early, with a checkpoint. qrerun is for operators, so the job submits its own successor.
-if [ "${code:-0}" -eq 75 ] && [ "$again" = yes ]; then
+if [ "$code" -eq 75 ] && [ "$again" = yes ]; then
     read -r -a options <<<"$QSUB"
     qsub "${options[@]}" -v NAME,VENV,ARGS,QSUB,WARN jobs/pbs.sh
 fi
-exit "${code:-0}"
+exit "$code"

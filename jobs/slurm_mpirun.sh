@@ -46,7 +46,9 @@ fi
 # as their warning; Open MPI 4's daemon beside them would end at once, and the job with it, so it
 # starts with TERM (15) blocked. For its ranks it unblocks all signals.
 block='__import__("signal").pthread_sigmask(0,[15]);__import__("os").execvp(argv[1],argv[1:])'
-export OMPI_MCA_orte_launch_agent="python -c argv=__import__(\"sys\").argv;$block orted"
+if [ ${#hosts[@]} -eq 0 ]; then  # by ssh, a shell would read it
+    export OMPI_MCA_orte_launch_agent="python -c argv=__import__(\"sys\").argv;$block orted"
+fi
 
 hvdfilter launch mpirun -np "$SLURM_NTASKS" "${hosts[@]}" --bind-to none --map-by slot \
     -x PATH -x OMP_NUM_THREADS -x LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
@@ -56,17 +58,18 @@ ranks=$!
 # TERM as an order to kill them.
 trap 'kill -USR1 "$ranks" 2>/dev/null || true' USR1 TERM
 # wait returns early when a signal comes in; wait again until the job itself has ended.
+wait "$ranks" && code=0 || code=$?
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" && code=0 || code=$?
 done
 # 75: stopped early, with a checkpoint. 138 and 143: USR1 or TERM came before Python could take it, so
 # that nothing was trained since the last one. Back into the queue, unless Slurm is ending the job:
 # what a user has cancelled must not come back.
-case "${code:-0}" in
+case "$code" in
     75 | 138 | 143)
         if [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
             scontrol requeue "$SLURM_JOB_ID"
         fi
         ;;
 esac
-exit "${code:-0}"
+exit "$code"

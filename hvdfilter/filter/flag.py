@@ -43,8 +43,8 @@ class StepFlag:
         self._save = True
 
     def saved(self) -> None:
-        """What any rank was asked to save is being saved."""
-        self.saving = False
+        """What any rank was asked to save is being saved, with what was asked for meanwhile."""
+        self.saving = self._save = False
 
     def post(self, error: Exception | None) -> None:
         """Tell the other ranks, without waiting, whether this step was in order.

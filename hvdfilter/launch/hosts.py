@@ -23,7 +23,7 @@ from hvdfilter.launch.probe import Found, look
 
 # Of the two, ssh says more; the other is for a host that accepts and then says nothing.
 CONNECT_SECONDS, SECONDS = 10, 20
-AT_ONCE = 64
+AT_ONCE = 1024  # all of them: what waits its turn would make the answer late
 FORM = "name:ranks, separated by commas, as in node1:4,node2:4"
 
 
@@ -62,7 +62,7 @@ def check(ranks: dict[str, int], oversubscribe: bool) -> None:
             return str(error)
         return _judge(name, wanted, found, here, mpirun, oversubscribe)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(min(len(ranks), AT_ONCE)) as pool:
         answers = pool.map(fault, ranks.items())
         faults = {name: said for name, said in zip(ranks, answers, strict=True) if said}
     if faults:

@@ -56,7 +56,7 @@ def compare(
     Returns the run folders by policy, the subject's first. Raises `InputError`, on every rank, for
     a configuration that cannot be compared.
     """
-    world = ring.start()
+    world = ring.start(config.fusion_mb, config.cycle_time_ms)
     with world.collective.errors_shared():
         config.check()
         policy = policies.make(config.policy, **config.policy_options)

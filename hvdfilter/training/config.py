@@ -209,6 +209,11 @@ class TrainConfig:
                 raise InputError(f"{option}=true needs the name of the run: add --name NAME")
 
     @property
+    def fusion_mb(self) -> float | None:
+        """Of the buffer in which gradients travel together; None is Horovod's own."""
+        return 0.0 if self.reproducible else self.fusion_threshold_mb
+
+    @property
     def warmup(self) -> float:
         """Epochs of warm-up, given or by default."""
         return min(5, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs

@@ -6,6 +6,7 @@ steps. The only file of this folder that touches Horovod; a world of one needs n
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 
@@ -32,10 +33,15 @@ def start(
     join and leave; `InputError` on every rank where the launcher is of the other kind.
     """
     given = {
-        "HOROVOD_FUSION_THRESHOLD": None if fusion_mb is None else str(int(fusion_mb * 2**20)),
-        "HOROVOD_CYCLE_TIME": None if cycle_ms is None else f"{cycle_ms:g}",
+        "HOROVOD_FUSION_THRESHOLD": (fusion_mb, lambda mb: str(int(mb * 2**20))),
+        "HOROVOD_CYCLE_TIME": (cycle_ms, lambda ms: f"{ms:g}"),
     }
-    wanted = {name: value for name, value in given.items() if value is not None}
+    # What is no number is refused with the other options, once the ranks can be told.
+    wanted = {
+        name: written(value)
+        for name, (value, written) in given.items()
+        if value is not None and math.isfinite(value)
+    }
     late = [name for name, value in wanted.items() if os.environ.get(name) != value]
     if late and (hvd := running_horovod()) is not None and hvd.size() > 1:
         raise WorldError(

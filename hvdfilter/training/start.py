@@ -25,8 +25,7 @@ def train(
     Raises `InputError` or `WorldError` on every rank; `Preempted`, after a checkpoint, when the
     scheduler asked any rank to stop.
     """
-    fusion_mb = 0 if config.reproducible else config.fusion_threshold_mb
-    start = partial(ring.start, fusion_mb, config.cycle_time_ms, config.elastic)
+    start = partial(ring.start, config.fusion_mb, config.cycle_time_ms, config.elastic)
     with Watchdog(60 * config.silence_minutes) as watchdog, Watch() as watch:
 
         def live(config: TrainConfig, world: World) -> Result:

@@ -71,12 +71,9 @@ def test_no_collective_is_free_or_worse_than_a_ring(ranks: int, size: float) -> 
     assert taken >= 2 * size * (ranks - 1) / ranks * NET.beta * 0.5 or math.isclose(taken, 0)
 
 
-def test_what_waits_for_a_core_is_neither_fitted_nor_judged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(projection, "_cores", lambda: 2)
+def test_what_waits_for_a_core_is_neither_fitted_nor_judged() -> None:
     row = {"link": "100mbit", "what": "allreduce", "bytes": 64, "ranks": 2, "local": 1}
-    row |= {"samples": 0, "p50_ms": 1.0}
+    row |= {"samples": 0, "cores": 2, "p50_ms": 1.0}
     assert projection.usable(row, projection.FITTED)
     # Three ranks on two cores: 64 bytes are 5 us of the link, 1 MiB 84 ms.
     assert not projection.usable({**row, "ranks": 3}, projection.FITTED)

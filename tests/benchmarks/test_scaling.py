@@ -34,6 +34,19 @@ def test_efficiency_is_against_one_rank_of_its_own_kind() -> None:
     assert last["efficiency"] == pytest.approx(200 / 2 / 120, abs=1e-3)
     assert last["against_plain"] == pytest.approx(200 / 150, abs=1e-3)
     assert last["epoch_seconds"] == 5
+    # Told how to wait, plain Horovod is faster: that is what is to be beaten.
+    worlds["plain, yielding", 0.0, "1gbit", 2] = [start(250, 2)]
+    rows = {(row["what"], row["link"]): row for row in table(worlds, "weak")}  # type: ignore[arg-type]
+    assert rows["hvdfilter", "1gbit"]["against_plain"] == pytest.approx(200 / 250, abs=1e-3)
+
+
+def test_without_a_single_rank_each_link_is_its_own_base() -> None:
+    worlds = {
+        ("plain Horovod", 0.0, link, ranks): [start(rate, ranks)]
+        for link, ranks, rate in (("100mbit", 2, 20), ("unlimited", 2, 200), ("unlimited", 4, 300))
+    }
+    rows = table(worlds, "weak")  # type: ignore[arg-type]
+    assert [row["efficiency"] for row in rows] == [1.0, 1.0, 0.75]
 
 
 def test_strong_scaling_divides_the_batch_and_weak_scaling_does_not() -> None:
