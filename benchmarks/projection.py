@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks import communication_model as model
-from benchmarks.communication_model import Network
+from benchmarks.communication_model import Network, Networks
 from benchmarks.launching import MEMORY, UNLIMITED, Launcher
 from benchmarks.machine import describe
 from benchmarks.projection_plot import plot
@@ -83,12 +83,14 @@ def measure() -> Rows:
     return rows
 
 
-def fitted(rows: Rows) -> dict[str, Network]:
-    """Of each link, and of one host's memory."""
-    return {
-        link: model.fit([row for row in rows if row["link"] == link and usable(row, FITTED)])
-        for link in (MEMORY, *RATES)
-    }
+def fitted(rows: Rows) -> dict[str, Networks]:
+    """Of each link, and of one host's memory, by collective."""
+
+    def of(link: str, what: str) -> Network:
+        seen = [row for row in rows if (row["link"], row["what"]) == (link, what)]
+        return model.fit([row for row in seen if usable(row, FITTED)])
+
+    return {link: {what: of(link, what) for what in model.MODELS} for link in (MEMORY, *RATES)}
 
 
 def usable(row: dict[str, Any], ranks: Iterable[int]) -> bool:
@@ -109,29 +111,31 @@ def own_work(rows: Rows) -> dict[str, float]:
     return {row["what"]: row["p50_ms"] / 1e3 / most for row in alone if row["samples"] == most}
 
 
-def predicted(row: dict[str, Any], networks: dict[str, Network], rows: Rows) -> float:
+def predicted(row: dict[str, Any], networks: dict[str, Networks], rows: Rows) -> float:
     """Seconds that the model says."""
-    net = networks[row["link"]]
+    nets = networks[row["link"]]
     if row["what"] in model.MODELS:
-        return model.MODELS[row["what"]](row["bytes"], row["ranks"], net)
+        return model.MODELS[row["what"]](row["bytes"], row["ranks"], nets[row["what"]])
     if row["what"] == "hierarchical":
         hosts, local = row["ranks"] // row["local"], row["local"]
-        return model.hierarchical_allreduce(row["bytes"], hosts, local, net, networks[MEMORY])
-    if row["local"] > 1:  # which share a link
-        net = Network(net.alpha, net.beta * row["local"])
+        within = networks[MEMORY]["gradients"]
+        return model.hierarchical_allreduce(row["bytes"], hosts, local, nets["gradients"], within)
+    # Ranks of a host share its link.
+    nets = {what: Network(net.alpha, net.beta * row["local"]) for what, net in nets.items()}
     # Ranks that share a core take turns at their own work.
     own = own_work(rows)[row["what"]] * max(1.0, row["ranks"] / row["cores"])
     cost = model.agree if row["what"] == "agree" else model.exchange
-    return cost(row["samples"], row["ranks"], net, own)
+    return cost(row["samples"], row["ranks"], nets, own)
 
 
-def report(rows: Rows) -> dict[str, Network]:
+def report(rows: Rows) -> dict[str, Networks]:
     """Print the fit, and the errors at the points left out; the networks by link."""
     networks = fitted(rows)
     print("fitted to worlds of two and three hosts:")
-    for link, net in networks.items():
-        rate = 8 / net.beta / 1e6
-        print(f"  {link:9} {1e6 * net.alpha:8.1f} us a message {rate:8.1f} Mbit/s")
+    for link, nets in networks.items():
+        for what, net in nets.items():
+            rate = 8 / max(net.beta, 1e-12) / 1e6
+            print(f"  {link:9} {what:10} {1e6 * net.alpha:8.1f} us a message {rate:10.1f} Mbit/s")
     print("left out, and predicted; error: the model's seconds over the measured ones, less 1")
     print(f"  {'link':9} {'what':13}{'bytes':>10}{'samples':>10}{'ranks':>6}{'measured':>11}"
           f"{'model':>11}{'error':>8}")  # fmt: skip
@@ -178,10 +182,14 @@ def curves(options: argparse.Namespace, rows: Rows) -> dict[str, Any]:
     for count in ranks:
         local = min(count, options.local)
         net = within if count == local else Network(across.alpha, across.beta * local)
+        nets = dict.fromkeys(model.MODELS, net)
         ring = model.ring_allreduce(size, count, within if count == local else across)
-        tree = model.hierarchical_allreduce(size, count // local, local, across, within)
-        agree = model.agree(options.samples, count, net, own["agree"])
-        exchange = model.exchange(options.samples, count, net, own["exchange"])
+        hosts = count // local
+        tree = model.hierarchical_allreduce(
+            size, hosts, local, across, within, model.ring_allreduce
+        )
+        agree = model.agree(options.samples, count, nets, own["agree"])
+        exchange = model.exchange(options.samples, count, nets, own["exchange"])
         for name, seconds in zip(COLLECTIVES, (ring, tree, agree, exchange), strict=True):
             found[name].append(seconds)
         wait = model.gradients(0, count, net) if count > 1 else 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +17,9 @@ NET = Network(alpha=1e-4, beta=1e-8)
 def test_formulas_of_worlds_small_enough_to_draw() -> None:
     # Two ranks swap what they have, once: n bytes each way, after one message's start.
     assert model.allreduce(1e3, 2, NET) == pytest.approx(1e-4 + 1e3 * 1e-8)
-    # Four of a large array: halves, then quarters, to reduce, and the same to gather.
-    assert model.allreduce(1e8, 4, NET) == pytest.approx(4e-4 + 1.5 * 1e8 * 1e-8)
+    # Four swap with one, then with another; of three, one is left over: before, swap, after.
+    assert model.allreduce(1e3, 4, NET) == pytest.approx(2 * (1e-4 + 1e3 * 1e-8))
+    assert model.allreduce(1e3, 3, NET) == pytest.approx(3 * (1e-4 + 1e3 * 1e-8))
     # Four ranks in a ring: three turns of a quarter to reduce, three to gather.
     assert model.ring_allreduce(4e6, 4, NET) == pytest.approx(6 * (1e-4 + 1e6 * 1e-8))
     # Each of four ranks receives three others' parts, in two rounds.
@@ -50,25 +49,24 @@ def test_the_fit_finds_the_network_that_made_its_points(
 ) -> None:
     # A small and a large message, without which one of the two numbers does not show.
     net = Network(alpha, beta)
-    points = [
-        {"what": what, "bytes": size, "ranks": ranks,
-         "p50_ms": 1e3 * model.MODELS[what](size, ranks, net)}
-        for what in ("allreduce", "allgather", "alltoall")
-        for size in {8, 1 << 28, *sizes}
-        for ranks in (2, 3)
-    ]  # fmt: skip
-    found = model.fit(points)
-    assert found.alpha == pytest.approx(alpha, rel=0.05)
-    assert found.beta == pytest.approx(beta, rel=0.05)
+    for what in ("allreduce", "allgather", "alltoall"):
+        points = [
+            {"what": what, "bytes": size, "ranks": ranks,
+             "p50_ms": 1e3 * model.MODELS[what](size, ranks, net)}
+            for size in {8, 1 << 28, *sizes}
+            for ranks in (2, 3)
+        ]  # fmt: skip
+        found = model.fit(points)
+        assert found.alpha == pytest.approx(alpha, rel=0.05)
+        assert found.beta == pytest.approx(beta, rel=0.05)
 
 
-@given(ranks=st.integers(1, 4096), size=st.floats(1, 1e9))
-def test_no_collective_is_free_or_worse_than_a_ring(ranks: int, size: float) -> None:
-    taken = model.allreduce(size, ranks, NET)
-    assert 0 <= taken <= model.ring_allreduce(size, ranks, NET) * (1 + 1e-9)
-    assert (taken == 0) == (ranks == 1)
-    # No algorithm moves less than what a rank must send of its own.
-    assert taken >= 2 * size * (ranks - 1) / ranks * NET.beta * 0.5 or math.isclose(taken, 0)
+@given(ranks=st.integers(2, 4096), size=st.floats(1, 1e9))
+def test_no_collective_moves_less_than_a_rank_must_send(ranks: int, size: float) -> None:
+    least = 2 * size * (ranks - 1) / ranks * NET.beta
+    assert model.ring_allreduce(size, ranks, NET) >= least
+    assert model.allreduce(size, ranks, NET) >= least / 2  # two ranks swap all of it at once
+    assert model.allreduce(size, 1, NET) == model.allgather(size, 1, NET) == 0
 
 
 def test_what_waits_for_a_core_is_neither_fitted_nor_judged() -> None:
