@@ -124,8 +124,8 @@ def compare(
     rates: dict[str, list[float]] = {name: [] for name in chosen}
     for _ in range(options.repeats):
         for name, changes in chosen.items():
-            env = {key: value for key, value in changes.items() if key.isupper()}
-            asked = {key: value for key, value in changes.items() if not key.isupper()}
+            env = {key: value for key, value in changes.items() if key[0].isupper()}
+            asked = {key: value for key, value in changes.items() if not key[0].isupper()}
             asked["folder"] = folder
             flags = ["--epochs", str(options.epochs), "--world", json.dumps(asked)]
             env = {"OMP_NUM_THREADS": str(threads), **env}
