@@ -49,10 +49,13 @@ class Watchdog:
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
-        faulthandler.cancel_dump_traceback_later()
         if self._thread is not None:
             self._thread.join()
+            self._thread = (
+                None  # nothing is watched any more, so that no sign winds the timer again
+            )
         self.leave()
+        faulthandler.cancel_dump_traceback_later()
 
     def leave(self) -> None:
         """Leave no signs from here on: the run is over, or its ranks are about to change."""
