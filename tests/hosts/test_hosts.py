@@ -79,6 +79,8 @@ def test_nothing_is_left_however_their_maker_ends(
 ) -> None:
     program = (
         "import os, signal\nfrom benchmarks.hosts import Hosts\n"
+        # A shell has what it starts in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with Hosts(2) as hosts:\n"
         "    print([k.pid for k in hosts._keepers.values()], flush=True)\n"
         "    hosts.start(['sleep', '300'], on='node2')\n"
