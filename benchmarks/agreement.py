@@ -27,6 +27,7 @@ import torch
 
 from benchmarks.launching import MEMORY, Launcher
 from benchmarks.machine import describe
+from benchmarks.memory import peak_rise, reset_peak
 from hvdfilter.agreement import (
     Blocks,
     Collective,
@@ -214,25 +215,6 @@ def time_each(
             | {"sent": sent[name], "extra_mb": extra[name]}
         )
     return rows
-
-
-def reset_peak() -> float:
-    """Forget the peak of this process's memory; what it uses now, in MB (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return float("nan")
-    return _status("VmRSS")
-
-
-def peak_rise(before: float) -> float:
-    """MB between `before` and the peak since."""
-    return _status("VmHWM") - before if before == before else before
-
-
-def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 # -- all worlds -----------------------------------------------------------------------------------

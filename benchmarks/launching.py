@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from benchmarks.hosts import Hosts
 from benchmarks.machine import rank_environment
@@ -42,12 +41,7 @@ class Launcher:
                 self._hosts[link] = self._open.enter_context(Hosts(self._most, rate))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
 
     def run(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.data import encode
 
@@ -39,3 +40,22 @@ def pixels(count: int, height: int = 6, width: int = 5, seed: int = 0) -> np.nda
     """uint8 [count, H, W, 3]"""
     shape = (count, height, width, 3)
     return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+
+
+PIXELS = pixels(30)
+LABELS = np.arange(30) % 4
+
+
+def some(folder: Path, name: str, start: int, stop: int) -> Path:
+    """A tar of samples `start` to `stop` of PIXELS and LABELS."""
+    path = folder / name
+    write(path, samples(PIXELS[start:stop], LABELS[start:stop], start))
+    return path
+
+
+@pytest.fixture(autouse=True, name="_cache")
+def index_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for indices of its own, in every test of a module that has it."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("HVDFILTER_DATA_CACHE", str(cache))
+    return cache
