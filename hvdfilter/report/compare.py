@@ -19,7 +19,7 @@ COST_PARTS = {
     "evaluation": "evaluation",
     "checkpoint": "checkpoint",
     "waiting": "waiting for the slowest rank",
-    "data": "waiting for data, inside these passes",
+    "data": "waiting for data, in passes",
     "scoring": "scoring, inside these passes",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
