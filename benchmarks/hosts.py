@@ -26,8 +26,12 @@ from benchmarks.machine import rank_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("unshare", "nsenter", "setpriv", "ip", "tc", "ssh", "ssh-keygen", "sshd")
-# A burst of 64 kB is what a switch's port buffers; who is sent more waits for 50 ms at most.
-QUEUE = "burst 64kb latency 50ms"
+# What a link passes at once, in seconds of its rate: more would make small messages faster than it.
+BURST = 0.5e-3
+FRAMES = 3028  # bytes of two, without which nothing passes
+# As a cluster's fabric, it delays what it has no room for and drops nothing.
+PATIENCE = "400ms"
+UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 # Where a daemon's privilege separation, and all that is installed for root alone, is looked for.
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _DEADLINE = 10.0
@@ -60,6 +64,9 @@ class Hosts:
     def __init__(self, count: int, rate: str | None = None) -> None:
         self.names = [f"node{number + 1}" for number in range(count)]
         self.addresses = {name: f"10.77.0.{at + 1}" for at, name in enumerate(self.names)}
+        unit = rate.lstrip("0123456789.") if rate else ""
+        if rate and (unit not in UNITS or rate == unit):
+            raise ValueError(f"rate={rate!r} is none: give a number and one of {', '.join(UNITS)}")
         self._rate = rate
         self._pids: dict[str, int] = {}
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
@@ -246,7 +253,11 @@ class Hosts:
     def _limits(self, device: str) -> list[str]:
         if self._rate is None:
             return []
-        return [f"tc qdisc add dev {device} root tbf rate {self._rate} {QUEUE}"]
+        unit = self._rate.lstrip("0123456789.")
+        rate = float(self._rate.removesuffix(unit)) * UNITS[unit] / 8
+        burst = max(FRAMES, round(rate * BURST))
+        queue = f"rate {self._rate} burst {burst} latency {PATIENCE}"
+        return [f"tc qdisc add dev {device} root tbf {queue}"]
 
     def _write_files(self) -> None:
         folder = self._folder

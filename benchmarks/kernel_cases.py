@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hvdfilter import scoring
 from hvdfilter.clustering import GradientClusters
+from hvdfilter.scoring.linear import linear_cross_entropy
 
 Work = Callable[[], object]
 
@@ -109,7 +110,7 @@ def linear(features: Tensor, classes: int, labels: Tensor) -> dict[str, Work]:
     inputs = (leaf, layer.weight, layer.bias)
 
     def ours() -> object:
-        loss, _ = scoring.linear_cross_entropy(leaf, layer.weight, layer.bias, labels)
+        loss, _ = linear_cross_entropy(leaf, layer.weight, layer.bias, labels)
         return torch.autograd.grad(loss, inputs)
 
     def plain() -> object:

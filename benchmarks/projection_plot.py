@@ -23,7 +23,7 @@ def plot(
     from matplotlib import pyplot
 
     figure, (judged, parts, epochs) = pyplot.subplots(1, 3, figsize=(14, 4.4))
-    for kind, mark in zip(sorted({row["what"] for row in points}), "os^vDP", strict=False):
+    for kind, mark in zip(sorted({row["what"] for row in points}), "os^vDPX", strict=False):
         rows = [row for row in points if row["what"] == kind]
         measured = [row["p50_ms"] for row in rows]
         judged.plot(measured, [1e3 * predicted(row) for row in rows], mark, label=kind, alpha=0.7)

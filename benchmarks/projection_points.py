@@ -23,7 +23,7 @@ from hvdfilter.training import ring
 from hvdfilter.world import World, horovod
 
 # The arguments of a rank, in bytes; gradients are a megabyte and more.
-MESSAGES = (64, 1 << 12, 1 << 14, 1 << 17, 1 << 20)
+MESSAGES = (64, 1 << 12, 1 << 14, 1 << 17, 1 << 20, 1 << 22)
 GRADIENTS = (1 << 18, 1 << 20, 1 << 22, 1 << 24)
 SAMPLES = (50_000, 1_281_167)
 # Seconds that a row may take, and how often it is timed at least and at most.

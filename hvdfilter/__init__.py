@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from hvdfilter.features import feature_scores
     from hvdfilter.filter import Filter
     from hvdfilter.filter.sampler import ShardSampler
-    from hvdfilter.scoring import GradNorm, Scores, linear_cross_entropy
+    from hvdfilter.scoring import GradNorm, Scores
     from hvdfilter.scoring.cross_entropy import cross_entropy
+    from hvdfilter.scoring.linear import linear_cross_entropy
     from hvdfilter.scoring.score import score
     from hvdfilter.training.record import Record
     from hvdfilter.world import World, init
@@ -81,7 +82,7 @@ _HOMES = {
     "cross_entropy": "scoring",
     "feature_scores": "features",
     "init": "world",
-    "linear_cross_entropy": "scoring",
+    "linear_cross_entropy": "scoring.linear",
     "score": "scoring",
 }
 

@@ -1,12 +1,12 @@
 """Scoring: logits to per-sample loss and gradient norm, on the device they are on.
 
-Knows nothing of ranks, ids or epochs.
+Knows nothing of ranks, ids or epochs. `linear` is imported by who needs it: it brings torch's
+compiler with it, which takes as long to import as torch itself.
 """
 
 from hvdfilter.scoring.arguments import BadRowsError, check
 from hvdfilter.scoring.cross_entropy import cross_entropy
 from hvdfilter.scoring.grad_norm import GradNorm
-from hvdfilter.scoring.linear import linear_cross_entropy
 from hvdfilter.scoring.score import score
 from hvdfilter.scoring.scores import Scores
 
@@ -16,6 +16,5 @@ __all__ = [
     "Scores",
     "check",
     "cross_entropy",
-    "linear_cross_entropy",
     "score",
 ]

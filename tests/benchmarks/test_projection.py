@@ -72,10 +72,12 @@ def test_no_collective_moves_less_than_a_rank_must_send(ranks: int, size: float)
 def test_what_waits_for_a_core_is_neither_fitted_nor_judged() -> None:
     row = {"link": "100mbit", "what": "allreduce", "bytes": 64, "ranks": 2, "local": 1}
     row |= {"samples": 0, "cores": 2, "p50_ms": 1.0}
-    assert projection.usable(row, projection.FITTED)
-    # Three ranks on two cores: 64 bytes are 5 us of the link, 1 MiB 84 ms.
-    assert not projection.usable({**row, "ranks": 3}, projection.FITTED)
-    assert projection.usable({**row, "ranks": 3, "bytes": 1 << 20}, projection.FITTED)
+    # 64 bytes are 5 us of the link, 1 MiB 84 ms, on fewer ranks than cores or on more.
+    for ranks in projection.FITTED:
+        assert not projection.usable({**row, "ranks": ranks}, projection.FITTED)
+        assert projection.usable({**row, "ranks": ranks, "bytes": 1 << 20}, projection.FITTED)
+    assert projection.usable({**row, "link": MEMORY}, projection.FITTED)
+    assert not projection.usable({**row, "link": MEMORY, "ranks": 3}, projection.FITTED)
     large = {**row, "ranks": 4, "bytes": 1 << 20}
     rows = [row, {**row, "ranks": 4}, large, {**large, "link": "unlimited"}]
     rows += [{**large, "link": MEMORY}, {**row, "ranks": 3, "bytes": 1 << 20}]

@@ -1,23 +1,31 @@
 """Starts real MPI ranks for a test and brings back what they printed.
 
 A test hands over the source of a small program; it runs under `mpirun --oversubscribe` in a
-process group of its own, so that a hang costs the test its time limit and leaves no orphans.
+process group of its own, so that a hang costs the test its time limit and leaves no orphans. Its
+ranks begin with torch imported, see `warm`.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.distributed.warm import SERVERS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+_servers: list[subprocess.Popen[bytes]] = []
 
 
 def mpirun() -> str:
@@ -35,6 +43,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{env.get('PYTHONPATH', '')}"
     env["OMP_NUM_THREADS"] = "1"
+    env.pop("PYTHONUNBUFFERED", None)  # else print writes its arguments one by one, and ranks mix
+    env["OMPI_MCA_btl"] = "^ofi"  # which sleeps for a second as MPI ends
     if os.getuid() == 0:  # Open MPI refuses to run as root unless told twice
         env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     env.update(extra or {})
@@ -77,8 +87,30 @@ def run_ranks(
 ) -> subprocess.CompletedProcess[str]:
     """Run the program text `source` on `ranks` ranks with `args` as its arguments."""
     flags = ["--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-    program = [sys.executable, "-c", textwrap.dedent(source), *args]
+    rank = [sys.executable, "-I", "-S", str(HERE / "rank.py"), warm_ranks(), str(SERVERS)]
+    program = [*rank, textwrap.dedent(source), *args]
     return run_command([mpirun(), *flags, *program], timeout, env, cwd)
+
+
+@cache
+def warm_ranks() -> str:
+    """The folder of the sockets of `warm`'s servers; they end with this process."""
+    folder = tempfile.mkdtemp(prefix="warm-")
+    atexit.register(shutil.rmtree, folder)
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "warm.py"), f"{folder}/{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
+        )
+        for number in range(SERVERS)
+    ]
+    for server in started:
+        assert server.stdout is not None and server.stdout.readline(), "torch cannot be imported"
+    _servers.extend(started)  # whose standard input stays open as long as this process lives
+    return folder
 
 
 def check_ranks(source: str, ranks: int, *args: str, timeout: float = 60, **kwargs: object) -> str:

@@ -166,6 +166,7 @@ def test_a_rank_that_leaves_while_others_agree_ends_the_job() -> None:
 def test_a_rank_that_leaves_a_job_whose_mpi_horovod_started_ends_it() -> None:
     # Horovod then ends MPI on all ranks, under the feet of the one that waits.
     source = """
+        import time
         import torch, horovod.torch as hvd
         hvd.init()
         import hvdfilter as hf
@@ -175,6 +176,7 @@ def test_a_rank_that_leaves_a_job_whose_mpi_horovod_started_ends_it() -> None:
         if hvd.rank() == 0:
             filt.state_dict()
             print("saved")
+        time.sleep(0.5)  # or the step of rank 0, too, would be without the other rank
     """
     done = run_ranks(source, 2, timeout=50, env={"HVDFILTER_PATIENCE": "20"})
     assert done.returncode != 0 and "saved" not in done.stdout

@@ -47,7 +47,7 @@ def test_a_mount_is_seen_by_one_host(two: Hosts, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["there", "back"])
 def test_a_link_has_its_rate_each_way_and_its_bytes_are_counted(possible: None, way: str) -> None:
-    """3 MB over 50 Mbit/s take 0.48 s; a burst of 64 kB at either end comes for nothing."""
+    """3 MB over 50 Mbit/s take 0.48 s; what a burst lets pass at either end comes for nothing."""
     with Hosts(2, rate="50mbit") as hosts:
         hosts.run(["ssh", "node2", "true"])
         before = hosts.sent("node1"), hosts.received("node1")
