@@ -16,7 +16,7 @@ from contextlib import suppress
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 folder, servers, *arguments = sys.argv[1:]
-server = int(os.environ["OMPI_COMM_WORLD_RANK"]) % int(servers)
+server = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")) % int(servers)
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(os.path.join(folder, str(server)))
 request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}

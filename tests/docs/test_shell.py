@@ -1,0 +1,29 @@
+"""Every block of commands on every page runs, in the page's order and one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launch import run_command
+from tests.docs.blocks import SHELL, pages, to_run
+from tests.docs.place import REPLACED, furnish
+
+PAGES = [page for page in pages() if to_run(page, SHELL)]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    furnish(tmp_path)
+    script = [". .venv/bin/activate"]
+    for block in to_run(page, SHELL):
+        text = block.text
+        for written, here in REPLACED.items():
+            text = text.replace(written, here)
+        script += [f"echo 'at {block}' >&2", text]
+    cache = {"HVDFILTER_DATA_CACHE": str(tmp_path / "cache")}
+    done = run_command(["bash", "-ec", "\n".join(script)], 110, cache, tmp_path)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
