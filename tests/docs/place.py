@@ -35,6 +35,13 @@ MAKE = f"""#!/bin/sh
 exec {shutil.which("make")} --dry-run --file {ROOT}/Makefile "$@" > /dev/null
 """
 
+# Nothing is installed: what is asked for must be an extra of ours.
+PIP = f"""#!/bin/bash
+for word in "${{@:2}}"; do
+    [[ $word =~ ^hvdfilter\\[([a-z-]+)\\]$ ]] && grep -q "^${{BASH_REMATCH[1]}} = " {ROOT}/pyproject.toml
+done
+"""
+
 MAIN = "import sys; from hvdfilter.__main__ import main; sys.exit(main())"
 
 # `launch` must hear signals at once, and imports no torch anyway.
@@ -46,7 +53,7 @@ esac
 exec {python} -I -S {rank} {warm} {servers} '{main}' "$@"
 """
 
-MPIRUN = """#!/bin/bash
+LAUNCHER = """#!/bin/bash
 words=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -56,7 +63,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-exec {mpirun} --oversubscribe "${{words[@]}}"
+exec {launcher} "${{words[@]}}"
 """
 
 
@@ -75,9 +82,12 @@ def furnish(folder: Path) -> None:
         "main": MAIN,
         "mpirun": launch.mpirun(),
     }
-    for name, text in (("hvdfilter", HVDFILTER), ("mpirun", MPIRUN)):
-        _command(commands / name, text.format(**words))
+    _command(commands / "hvdfilter", HVDFILTER.format(**words))
+    _command(commands / "mpirun", LAUNCHER.format(launcher=f"{words['mpirun']} --oversubscribe"))
+    horovodrun = Path(sys.executable).with_name("horovodrun")
+    _command(commands / "horovodrun", LAUNCHER.format(launcher=horovodrun))
     _command(commands / "make", MAKE)
+    _command(commands / "pip", PIP)
     (commands / "python").symlink_to(sys.executable)
     _data(folder)
 
@@ -108,4 +118,6 @@ def _data(folder: Path) -> None:
     (folder / "data" / "imagenet").mkdir()
     for path in (folder / "data").glob("*.tar"):
         (folder / "data" / "imagenet" / path.name).symlink_to(path)
+    (folder / "discover.sh").write_text("#!/bin/sh\necho localhost:2\n")
+    (folder / "discover.sh").chmod(0o755)
     (folder / "run.yaml").write_text("policy: loss\nmodel: cnn:4\n")

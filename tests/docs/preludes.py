@@ -158,6 +158,13 @@ PRELUDES: dict[str, dict[int, Prelude]] = {
             "assert found.converged and grid.loss.shape == (21, 21)",
         ),
     },
+    "docs/robustness.md": {
+        0: Prelude(
+            "import hvdfilter.robust, torch\ntorch.manual_seed(0)\n"
+            "features = torch.randn(40, 5)\nlabels = (features[:, 0] > 0).long()",
+            "assert 0 < fit.margin <= fit.bound * (1 + 1e-6)",
+        ),
+    },
     "hvdfilter/agreement/README.md": {
         0: Prelude(
             "import hvdfilter as hf\nimport numpy as np\nkeep = np.arange(100) % 3 == 0",

@@ -10,6 +10,12 @@ from tests.distributed.launch import run_command
 from tests.docs.blocks import SHELL, pages, to_run
 from tests.docs.place import REPLACED, furnish
 
+# What a reader has made before the page's commands.
+BEFORE = {
+    page: "for name in full filtered; do hvdfilter train --name $name --model cnn:4; done"
+    for page in ("docs/large-batch.md", "docs/robustness.md")
+}
+
 PAGES = [page for page in pages() if to_run(page, SHELL)]
 
 
@@ -18,7 +24,7 @@ PAGES = [page for page in pages() if to_run(page, SHELL)]
 def test_commands_of_the_page_run(page: str, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     furnish(tmp_path)
-    script = [". .venv/bin/activate"]
+    script = [". .venv/bin/activate", BEFORE.get(page, "")]
     for block in to_run(page, SHELL):
         text = block.text
         for written, here in REPLACED.items():
