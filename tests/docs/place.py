@@ -26,7 +26,8 @@ REPLACED = {
     "{000000..000049}": "{000000..000000}",
     ",224": ",8",
     "/local/scratch": "scratch",
-    "/path/to/python3": sys.executable,
+    "--batch-growth 8": "--batch-growth 8 --policy_options.opening 1",  # of two epochs
+    "--host-discovery-script": "--network-interfaces lo --host-discovery-script",
 }
 
 # Set-up takes minutes and installs: `make` is asked what it would do. scripts/try_setup.py sets up
@@ -48,8 +49,9 @@ MAIN = "import sys; from hvdfilter.__main__ import main; sys.exit(main())"
 HVDFILTER = """#!/bin/sh
 case "$1" in
     launch) exec {python} -m hvdfilter "$@" ;;
-    train|compare) set -- "$@" --epochs 2 --warmup_epochs 1 --limit 64 ;;
+    train|compare) set -- "$@" --epochs 2 --warmup_epochs 1 --limit 64 --batch_size 8 ;;
 esac
+case "$*" in *--elastic*) exec {python} -m hvdfilter "$@" ;; esac  # starts itself again
 exec {python} -I -S {rank} {warm} {servers} '{main}' "$@"
 """
 
