@@ -25,7 +25,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help setup demo test lint format sanitize doctor clean
+.PHONY: help setup demo test lint format docs sanitize doctor clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make test      run the tests"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff rewrite the code"
+	@echo "make docs      the documentation as a site, in docs/_build/html"
 	@echo "make sanitize  the scoring tests under the address and undefined-behaviour sanitizers"
 	@echo "make doctor    what is installed, and what is wrong with it"
 	@echo "make clean     remove .venv and everything built"
@@ -61,6 +62,11 @@ format: setup
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
+docs: setup
+	@"$(BIN)/python" -m scripts.docs_tools
+	"$(BIN)/python" -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 sanitize: setup
 	@"$(BIN)/python" -m scripts.sanitize $(ARGS) tests/scoring
 
@@ -68,4 +74,4 @@ doctor: setup
 	@hvdfilter doctor
 
 clean:
-	rm -rf .venv build hvdfilter.egg-info hvdfilter/*.so
+	rm -rf .venv build docs/_build docs/generated hvdfilter.egg-info hvdfilter/*.so

@@ -16,7 +16,7 @@ from scripts import site_pages  # noqa: E402
 
 project, author, copyright = "hvdfilter", "the hvdfilter authors", "the hvdfilter authors"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 
@@ -27,6 +27,7 @@ highlight_language = "bash"
 myst_heading_anchors = 3
 
 default_role = "code"  # docstrings write names as in Markdown, between single backticks
+napoleon_use_rtype, napoleon_use_ivar = False, True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"

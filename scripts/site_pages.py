@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -43,7 +44,8 @@ ELSEWHERE = {
     "jobs/README.md": "generated/jobs.md",
     "hvdfilter/agreement/README.md": "generated/agreement.md",
 }
-_LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_LINK = re.compile(r"(!?)(\[[^\]]*\])\(([^)\s]+)\)")
+_ITEM = re.compile(r"[\w`][\w`.*, \\]*: ")
 
 
 def write(folder: Path) -> None:
@@ -63,7 +65,13 @@ def read(page: str, text: list[str]) -> None:
     here = {place[: -len(".md")]: path for path, place in ELSEWHERE.items()}
     origin = ROOT / here.get(page, f"docs/{page}.md")
     place = (ROOT / "docs" / page).parent
-    text[0] = _LINK.sub(lambda m: m[1] + _turned(m[2], origin.parent, place) + m[3], text[0])
+
+    def turned(link: re.Match[str]) -> str:
+        there = _turned(link[3], origin.parent, place)
+        # An image's place is a path and nothing else; a link to a file must say that it is one.
+        return f"{link[1]}{link[2]}({there.removeprefix('path:') if link[1] else there})"
+
+    text[0] = _LINK.sub(turned, text[0])
     if page == "index":
         text[0] += "\n" + "\n".join(_trees())
     if page == "policies":
@@ -71,11 +79,42 @@ def read(page: str, text: list[str]) -> None:
 
 
 def docstring(lines: list[str]) -> None:
-    """Of autodoc: what is plain text in Markdown, and a mark in reStructuredText."""
+    """Of autodoc, after napoleon: what is plain text in Markdown, and a mark in reStructuredText.
+
+    Options stand one below the other, with what continues one indented: they become a list.
+    """
     for number, line in enumerate(lines):
         parts = line.split("`")
         parts[::2] = [re.sub(r"[|*]|(?<=\w)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
         lines[number] = "`".join(parts)
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip():
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([])
+    lines.clear()
+    example = False
+    for paragraph in filter(None, paragraphs):
+        example = paragraph[0].startswith(" ") and (example or bool(re.search("::$", lines[-2])))
+        ready = example or any(line.lstrip().startswith(":") for line in paragraph)  # by napoleon
+        lines += [*(paragraph if ready else _listed(paragraph)), ""]
+
+
+def _listed(paragraph: list[str]) -> list[str]:
+    """A paragraph whose lines are not all at one place, as a list of its items."""
+    if len({len(line) - len(line.lstrip()) for line in paragraph}) < 2:
+        return paragraph  # prose, or the lines of an example
+    paragraph = textwrap.dedent("\n".join(paragraph)).splitlines()
+    found: list[list[str]] = [[]]
+    for line in paragraph:
+        if _ITEM.match(line):
+            found.append([])
+        found[-1].append(line)
+    result = [line.strip() for line in found[0]]
+    for first, *rest in found[1:]:
+        result += ["", f"- {first}", *(f"  {line.strip()}" for line in rest), ""]
+    return result
 
 
 def policy_page(name: str) -> str:
@@ -83,7 +122,8 @@ def policy_page(name: str) -> str:
     policy = policies.get(name)
     module = sys.modules[policy.__module__]
     rows = [
-        f"| `{option.name}` | {option.type} | `{option.default!r}` |" for option in fields(policy)  # type: ignore[arg-type]
+        f"| `{option.name}` | {option.type} | `{option.default!r}` |"
+        for option in fields(policy)  # type: ignore[arg-type]
     ]
     table = ["| option | type | default |", "|---|---|---|", *rows] if rows else ["It has none."]
     parts = [
@@ -123,7 +163,7 @@ def _entry(path: str, value: Any) -> list[str]:
         return [f".. auto{'function' if callable(value) else 'data'}:: {path}", ""]
     if issubclass(value, Exception):
         return [f".. autoexception:: {path}", ""]
-    stop = "Optimizer, tuple, Generic, Dataset, Sampler"
+    stop = "Optimizer, Module, Dataset, Sampler, tuple, Generic"
     return [f".. autoclass:: {path}", "   :members:", f"   :inherited-members: {stop}", ""]
 
 

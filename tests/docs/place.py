@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from tests.distributed import launch
 from tests.distributed.warm import SERVERS
 from tests.docs.blocks import ROOT
 
+# Of a package that the tests do not need.
+LARS = "lars" if find_spec("pytorch_optimizer") else "sgd"
+
 # What a reader replaces, or has another size of, and what stands in its place here.
 REPLACED = {
     "/data/imagenet": "data/imagenet",
@@ -26,7 +30,9 @@ REPLACED = {
     "{000000..000049}": "{000000..000000}",
     ",224": ",8",
     "/local/scratch": "scratch",
-    "--batch-growth 8": "--batch-growth 8 --policy_options.opening 1",  # of two epochs
+    "--epochs 60": "--epochs 3",
+    "--batch-growth 8 --optimizer lars": "--batch-growth 8 --policy_options.opening 1 --optimizer "
+    + LARS,
     "--host-discovery-script": "--network-interfaces lo --host-discovery-script",
 }
 
@@ -39,7 +45,8 @@ exec {shutil.which("make")} --dry-run --file {ROOT}/Makefile "$@" > /dev/null
 # Nothing is installed: what is asked for must be an extra of ours.
 PIP = f"""#!/bin/bash
 for word in "${{@:2}}"; do
-    [[ $word =~ ^hvdfilter\\[([a-z-]+)\\]$ ]] && grep -q "^${{BASH_REMATCH[1]}} = " {ROOT}/pyproject.toml
+    [[ $word =~ ^hvdfilter\\[([a-z-]+)\\]$ ]] || exit 1
+    grep -q "^${{BASH_REMATCH[1]}} = " {ROOT}/pyproject.toml || exit 1
 done
 """
 
@@ -55,12 +62,20 @@ case "$*" in *--elastic*) exec {python} -m hvdfilter "$@" ;; esac  # starts itse
 exec {python} -I -S {rank} {warm} {servers} '{main}' "$@"
 """
 
+# A script begins with torch imported too.
+PYTHON = """#!/bin/sh
+case "$1" in *.py) ;; *) exec {python} "$@" ;; esac
+exec {python} -I -S {rank} {warm} {servers} '{script}' "$@"
+"""
+
+SCRIPT = 'import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
+
 LAUNCHER = """#!/bin/bash
 words=()
 while [ $# -gt 0 ]; do
     case "$1" in
         -np) words+=(-np $(($2 < 2 ? $2 : 2))); shift ;;
-        hvdfilter) words+=("$(command -v hvdfilter)") ;;  # mpirun looks beside itself first
+        hvdfilter|python) words+=("$(command -v "$1")") ;;  # mpirun looks beside itself first
         *) words+=("$1") ;;
     esac
     shift
@@ -82,6 +97,7 @@ def furnish(folder: Path) -> None:
         "warm": launch.warm_ranks(),
         "servers": SERVERS,
         "main": MAIN,
+        "script": SCRIPT,
         "mpirun": launch.mpirun(),
     }
     _command(commands / "hvdfilter", HVDFILTER.format(**words))
@@ -90,7 +106,7 @@ def furnish(folder: Path) -> None:
     _command(commands / "horovodrun", LAUNCHER.format(launcher=horovodrun))
     _command(commands / "make", MAKE)
     _command(commands / "pip", PIP)
-    (commands / "python").symlink_to(sys.executable)
+    _command(commands / "python", PYTHON.format(**words))
     _data(folder)
 
 

@@ -161,9 +161,16 @@ PRELUDES: dict[str, dict[int, Prelude]] = {
     "docs/robustness.md": {
         0: Prelude(
             "import hvdfilter.robust, torch\ntorch.manual_seed(0)\n"
-            "features = torch.randn(40, 5)\nlabels = (features[:, 0] > 0).long()",
+            "features = torch.randn(40, 2)\nlabels = (features[:, 0] > 0).long()\n"
+            "features[:, 0] += 4 * labels - 2",
             "assert 0 < fit.margin <= fit.bound * (1 + 1e-6)",
         ),
+    },
+    "docs/policies.md": {
+        0: Prelude(
+            WITH_HF + "labels = train_set.tensors[1]",
+            "filt.begin_epoch(0)\nassert filt.hidden == 0",
+        )
     },
     "hvdfilter/agreement/README.md": {
         0: Prelude(

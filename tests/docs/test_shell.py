@@ -16,7 +16,16 @@ BEFORE = {
     for page in ("docs/large-batch.md", "docs/robustness.md")
 }
 
-PAGES = [page for page in pages() if to_run(page, SHELL)]
+# What starts many jobs, or one that is slow to end.
+SLOW = {
+    f"docs/{page}.md" for page in "elastic large-batch robustness survival which-policy".split()
+}
+
+PAGES = [
+    pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
+    for page in pages()
+    if to_run(page, SHELL)
+]
 
 
 @pytest.mark.distributed
