@@ -18,11 +18,10 @@ def _trained(columns: Columns, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _margin_mean(columns: Columns, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    trained, mean = _trained(columns, kept), columns["margin_mean"].copy()
-    times = columns["trained_epochs"][trained].astype(np.float32)
-    before = np.where(times > 0, mean[trained], np.float32(0))
-    mean[trained] = before + (columns["margin"][trained] - before) / (times + 1)
-    return mean
+    mean, times = columns["margin_mean"], columns["trained_epochs"].astype(np.float32)
+    before = np.where(times > 0, mean, np.float32(0))
+    moved = before + (columns["margin"] - before) / (times + 1)
+    return np.where(_trained(columns, kept), moved, mean)
 
 
 def _trained_epochs(columns: Columns, kept: NDArray[np.bool_]) -> NDArray[np.uint16]:

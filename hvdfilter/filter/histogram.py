@@ -38,20 +38,22 @@ class Scale:
         return np.append((octaves[:, None] * [1.0, 1.5]).reshape(-1), self.high)
 
     def histogram(
-        self, values: NDArray[np.float32], hidden: NDArray[np.bool_]
+        self, values: NDArray[np.float32], hidden: NDArray[np.bool_], seen: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Counts [2 * bins]: of the values of samples that are not hidden, then of those that are.
 
-        A bin holds its lower edge and not its upper one. values: float32 [n], no NaN; hidden [n].
+        A bin holds its lower edge and not its upper one. values: float32 [n], no NaN; hidden [n];
+        seen [n]: which values count.
         """
         bins = len(self.edges) - 1
-        counts = np.zeros(2 * bins, np.int64)
+        counts = np.zeros(2 * bins + 1, np.int64)
         for at in range(0, values.size, _CHUNK):
             part, out = values[at : at + _CHUNK], hidden[at : at + _CHUNK]
-            finite = np.isfinite(part)
-            place = self._bin(part[finite], bins) + bins * out[finite]
-            counts += np.bincount(place, minlength=2 * bins)
-        return counts
+            counted = seen[at : at + _CHUNK] & np.isfinite(part)
+            # One more bin for what is not counted: cheaper than to pick out what is.
+            place = np.where(counted, self._bin(part, bins) + bins * out, 2 * bins)
+            counts += np.bincount(place, minlength=2 * bins + 1)
+        return counts[:-1]
 
     def _bin(self, values: NDArray[np.float32], bins: int) -> NDArray[np.int64]:
         inside = np.clip(values, np.float32(self.low), np.float32(self.high))

@@ -97,9 +97,9 @@ class Overview:
             since = self._book.column("since_trained")  # of the epoch before this one
             epochs = np.where(since < 0, LONG, np.minimum(since, LONG - 1) + 1)
             counts["since_trained"] = np.bincount(np.where(kept, 0, epochs), minlength=LONG + 1)
+        hidden, seen = ~kept, self._book.column("age") >= 0
         for scale in self._scales:
-            seen = self._book.column("age") >= 0
-            counts[scale.name] = scale.histogram(self._book.column(scale.name)[seen], ~kept[seen])
+            counts[scale.name] = scale.histogram(self._book.column(scale.name), hidden, seen)
         return counts
 
     def _summed(self, counts: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:

@@ -34,14 +34,14 @@ def test_bins_are_those_of_numpy(scale: Scale, data: st.DataObject, n: int) -> N
     anything = st.floats(width=32, allow_nan=False)
     near = st.sampled_from([*edges, *np.nextafter(edges, np.inf), *np.nextafter(edges, -np.inf)])
     values = data.draw(arrays(np.float32, n, elements=anything | near.map(np.float32)))
-    hidden = data.draw(arrays(bool, n))
+    hidden, seen = data.draw(arrays(bool, n)), data.draw(arrays(bool, n))
     assert (np.diff(edges) > 0).all() and (edges == edges.astype(np.float32)).all()
     expected = []
     for these in (~hidden, hidden):
-        finite = values[these & np.isfinite(values)].astype(np.float64)
+        finite = values[these & seen & np.isfinite(values)].astype(np.float64)
         inside = np.clip(finite, edges[0], np.nextafter(edges[-1], -np.inf))
         expected.append(np.histogram(inside, edges)[0])
-    assert scale.histogram(values, hidden).tolist() == np.concatenate(expected).tolist()
+    assert scale.histogram(values, hidden, seen).tolist() == np.concatenate(expected).tolist()
 
 
 def overviews(collective: Any, epochs: int = EPOCHS) -> tuple[list[dict], list[np.ndarray]]:
