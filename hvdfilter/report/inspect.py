@@ -89,7 +89,7 @@ def _classes(screen: Console, classes: Sequence[Said]) -> None:
         table.add_column({"never_hidden": "never hidden"}.get(name, "mean margin < 0"))
     suspects = "likely_mislabelled" in classes[0]
     if suspects:
-        table.add_column("likely mislabelled, ids")
+        table.add_column("suspects, ids")
     for one in hardest:
         cells = [_number(one["class"]), _number(one["samples"])]
         cells += [_number(_median(one, name)) for name in scores]
