@@ -88,10 +88,20 @@ def _parser() -> ArgumentParser:
         command = add(name, summary)
         command.add_argument("--config", action="config", help="YAML file with any of these")
         command.add_class_arguments(TrainConfig, None)
-    score = add("score", "Score every training sample with the model of a finished run.")
-    score.add_argument("run", type=Path, help="run folder, e.g. runs/digits-cnn-full")
+    score = add(
+        "score",
+        "Score every sample with the model of a run, as parquet: id, label and one column a score "
+        "(pandas.read_parquet reads it), how they were made in its metadata.",
+    )
+    score.add_argument(
+        "run", type=Path, help="run folder, or a file in its checkpoints for an older epoch"
+    )
     score.add_argument("--data", type=str, default=None, help="another set than the run's own")
     score.add_argument("--limit", type=int, default=None, help="only the first samples of --data")
+    inspect = add("inspect", "Show the scores of a run's samples, and the samples worth a look.")
+    inspect.add_argument("path", type=Path, help="run folder, checkpoint, or FILE.parquet")
+    inspect.add_argument("--top", type=int, default=10, help="samples in each list")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
     robustness = add("robustness", "Find the largest perturbations that finished runs survive.")
     robustness.add_argument("runs", type=Path, nargs="+", help="run folders, side by side")
     robustness.add_argument("--norms", type=str, nargs="+", default=["l2", "linf"])
@@ -157,12 +167,21 @@ def _train_config(options: Namespace) -> TrainConfig:
 
 
 def _score(options: Namespace) -> int:
+    from hvdfilter.report.inspect import inspect
     from hvdfilter.training.score_run import score_run
     from hvdfilter.world import current
 
     path = score_run(options.run, options.data, options.limit)
     if current().rank == 0:
-        print(f"scores of every training sample: {path}")
+        inspect(path, short=True)
+        print(f"scores of every sample: {path} ('hvdfilter inspect {path}' shows the extreme ones)")
+    return 0
+
+
+def _inspect(options: Namespace) -> int:
+    from hvdfilter.report.inspect import inspect
+
+    inspect(options.path, options.top, options.json)
     return 0
 
 
@@ -225,6 +244,7 @@ _COMMANDS = {
     "train": _train,
     "compare": _compare,
     "score": _score,
+    "inspect": _inspect,
     "robustness": _robustness,
     "variance": _variance,
     "sharpness": _sharpness,

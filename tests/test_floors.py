@@ -24,6 +24,7 @@ FLOORS = (
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
+    {"inspection"},
     {"report", "doctor", "launch", "refusing"},
     {"cli"},
     {"__main__"},

@@ -23,8 +23,9 @@ COST_PARTS = {
     "scoring": "scoring, inside these passes",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
+    "history": "counts of scores and classes",
 }
-OVERHEAD = ("scoring", "features", "exchange", "agreement")
+OVERHEAD = ("scoring", "features", "exchange", "agreement", "history")
 # What two runs must share for their results to be comparable.
 SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),

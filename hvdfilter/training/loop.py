@@ -98,6 +98,7 @@ class Trainer:
             labels=self.train_set.labels,
             seed=config.seed,
             exchange=config.exchange,
+            history=True,
         )
         self.network = network.build(config, self.train_set, world)
         self.model = self.network.model
