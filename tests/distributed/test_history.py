@@ -50,7 +50,7 @@ def test_lines_and_samples_are_the_same_on_any_number_of_ranks(tmp_path: Path) -
     assert lines[0][-1][2]["turnover"] > 0 and lines[0][-1][1]["loss"]["threshold"] is not None
     one = samples[0]
     assert one.labels.tolist() == (np.arange(203) % 3).tolist() and one.epochs == 5
-    assert one.columns["hidden_epochs"].max() > 1
+    assert 0 < one.columns["hidden_epochs"].sum() < 203 * 5
     for other in samples[1:]:
         assert other.columns.keys() == one.columns.keys()
         for name, column in one.columns.items():
