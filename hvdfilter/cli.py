@@ -119,7 +119,8 @@ def _parser() -> ArgumentParser:
     sharpness.add_argument("--span", type=float, default=1.0, help="of it, in sizes of the weights")
     sharpness.add_argument("--seed", type=int, default=0, help="of the start and the directions")
     report = add("report", "Draw a run, and compare it with others, on one HTML page.")
-    report.add_argument("runs", type=Path, nargs="+", help="run folders, the subject first")
+    report.add_argument("runs", type=Path, nargs="+", help="runs, the subject first, or a folder")
+    report.add_argument("--figures", type=str, default=None, help="also as files: svg or png")
     add("launch", "Run mpirun or the like so that warnings become checkpoints: launch COMMAND.")
     add("policies", "List the policies and their options.")
     add("doctor", "Check versions, MPI, Horovod, devices and kernels.")
@@ -223,7 +224,7 @@ def _sharpness(options: Namespace) -> int:
 def _report(options: Namespace) -> int:
     from hvdfilter.report.page import write_page
 
-    print(write_page(options.runs))
+    print(write_page(options.runs, options.figures))
     return 0
 
 
