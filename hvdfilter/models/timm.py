@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from hvdfilter.errors import InputError
+from hvdfilter.installation import reason
 from hvdfilter.registry import nearest
 
 
@@ -15,9 +16,16 @@ def make_timm(name: str, in_channels: int, num_classes: int, image_size: int) ->
     """timm's model `name` with random weights; InputError without timm or for an unknown name."""
     try:
         import timm
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        # timm itself, or torchvision, which it imports and a bare install may lack.
+        lacking = (error.name or "timm").partition(".")[0]
         raise InputError(
-            f"model timm:{name} needs timm, which is not installed: pip install timm."
+            f"model timm:{name} needs {lacking}, which is not installed: pip install {lacking}."
+        ) from error
+    except Exception as error:  # a torchvision for another torch fails in its own ways
+        raise InputError(
+            f"model timm:{name} needs timm, which cannot be imported ({reason(error)}): install "
+            "timm and torchvision again, as they fit this torch."
         ) from error
     if not timm.is_model(name):
         near = nearest(name, timm.list_models(), cutoff=0.6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,18 @@ _LISTS = {
 Said = Mapping[str, Any]
 
 
-def inspect(path: Path, top: int = 10, as_json: bool = False, short: bool = False) -> None:
-    """Print what is known of the samples of a run, a checkpoint or a score file.
+def describe(path: Path, top: int = 10) -> Said:
+    """What is known of the samples of a run, a checkpoint or a score file.
 
-    top: samples in each list. short: the quantiles over all samples alone.
+    top: samples in each list. Raises `InputError` where there is nothing to read.
     """
     if top < 1:
         raise InputError(f"top={top} must be at least 1 sample")
-    said = summarise(open_samples(path), top)
-    if as_json:
-        print(json.dumps(said))
-        return
+    return summarise(open_samples(path), top)
+
+
+def inspect_tables(said: Said, short: bool = False) -> None:
+    """Print what `describe` says. short: the quantiles over all samples alone."""
     screen = console()
     _line(screen, f"{said['source']}: {said['samples']:,} samples, {said['epochs']} epochs")
     _quantiles(screen, said)

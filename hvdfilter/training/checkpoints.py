@@ -128,6 +128,17 @@ class Checkpoints:
             )
         return None
 
+    def place(self) -> tuple[int, int] | None:
+        """Not collective. Epoch and step of the newest that is all there, by its files' names.
+
+        Whether it is also sound is found out by reading it, which is `newest`.
+        """
+        whole = self._whole()
+        if not whole:
+            return None
+        epoch, step = whole[0][0][0].split("-")[:2]
+        return int(epoch), int(step)
+
     def _write(self, files: Mapping[str, tuple[dict[str, torch.Tensor], str]]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

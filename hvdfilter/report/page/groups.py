@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from hvdfilter.errors import InputError
 from hvdfilter.report.compare import SAME_WORK, Summary, sum_up
 from hvdfilter.report.page.history import check
-from hvdfilter.training.run_folder import FREE_TO_CHANGE, option_of, read_config, read_metrics
+from hvdfilter.training.resuming import FREE_TO_CHANGE
+from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 
 Record = dict[str, Any]
 # What a run may have otherwise and yet be a repetition of another.
