@@ -68,7 +68,7 @@ def page(browser: Any, report: Path) -> Iterator[Any]:
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.goto(report.as_uri())
     figures = opened.locator(".chart").count()
-    opened.wait_for_function(f"document.querySelectorAll('.chart svg').length === {figures}")
+    playwright.expect(opened.locator(".chart svg")).to_have_count(figures, timeout=20_000)
     yield opened
     context.close()
 
@@ -138,8 +138,7 @@ def test_the_keyboard_reaches_the_results_and_copies_the_command(page: Any) -> N
     button = page.get_by_role("button", name="Copy the command of full")
     button.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('said').textContent !== ''")
-    assert "Copied" in page.locator("#said").inner_text()
+    playwright.expect(page.locator("#said")).to_contain_text("Copied")
 
 
 def test_a_label_is_chosen_and_only_its_images_are_shown(page: Any) -> None:
