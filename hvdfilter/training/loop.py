@@ -46,8 +46,7 @@ from hvdfilter.world import World
 Progress = Callable[[int, int, int], None]
 # Called on every rank with the record of every finished epoch.
 Report = Callable[[dict[str, Any]], None]
-# Training batches that a pass without a backward takes at once: a few large batches cost less than
-# many small ones, and hold less than a training step does.
+# Training batches that a pass without a backward takes at once: it holds less than a step does.
 FORWARD_BATCHES = 4
 
 

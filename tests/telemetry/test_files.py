@@ -56,7 +56,7 @@ def event_files(run: Path) -> list[Path]:
     return sorted(run.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
 
 
-def test_tensorboard_gets_the_epochs_of_a_run_and_of_its_resumption(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_epochs_of_a_run(tmp_path: Path) -> None:
     words = ["train", *SMALL, "--runs", str(tmp_path), "--name", "one", "--tensorboard", "true"]
     assert cli.main(words) == 0
     run = tmp_path / "one"
