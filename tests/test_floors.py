@@ -24,7 +24,7 @@ FLOORS = (
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
-    {"report", "doctor", "launch", "refusing"},
+    {"report", "doctor", "launch", "refusing", "adapters"},
     {"cli"},
     {"__main__"},
 )
