@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from sklearn.datasets import load_digits
 from timm import optim, scheduler, utils
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,7 +19,7 @@ import hvdfilter as hf
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--epochs", type=int, default=20)
-parser.add_argument("--model", default="test_vit")
+parser.add_argument("--model", default="test_resnet")
 args = parser.parse_args()
 
 if dist.is_torchelastic_launched():
@@ -27,10 +28,9 @@ world = hf.init()
 utils.random_seed(0, 0)
 images, labels = load_digits(return_X_y=True)
 x = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-y = torch.tensor(labels)
+x, y = F.interpolate(x, 16), torch.tensor(labels)
 train_set = TensorDataset(x[:1437], y[:1437])
-net = timm.create_model(args.model, img_size=8, patch_size=2, in_chans=1, num_classes=10)
-net = net.to(world.device)
+net = timm.create_model(args.model, in_chans=1, num_classes=10).to(world.device)
 ema = utils.ModelEmaV3(net, decay=0.9)
 model = DistributedDataParallel(net) if world.size > 1 else net
 optimizer = optim.create_optimizer_v2(net, opt="adamw", lr=0.002, weight_decay=0.05)

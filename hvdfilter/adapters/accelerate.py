@@ -26,8 +26,9 @@ def prepare(accelerator: Any, loader: DataLoader[Any]) -> DataLoader[Any]:
     other; given to `accelerator.prepare` later, it is left as it is. Raises `InputError` where
     Accelerate spans other ranks than the filter, and would train a model on each of them.
     """
-    batches = loader.batch_sampler
-    source = loader.dataset if isinstance(loader.dataset, KeptStream) else batches.sampler
+    source: Any = loader.dataset
+    if not isinstance(source, KeptStream):
+        source = getattr(loader.batch_sampler, "sampler", loader.sampler)
     size = getattr(source, "size", None)
     if size is None:
         raise InputError(

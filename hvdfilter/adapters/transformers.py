@@ -139,7 +139,8 @@ class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
         if args.world_size != filt.world.size:
             raise InputError(
                 f"the Trainer runs on {args.world_size} ranks and the filter spans "
-                f"{filt.world.size}: start by torchrun, and make the TrainingArguments first"
+                f"{filt.world.size}: start by torchrun and make the TrainingArguments first, "
+                "on CPUs with use_cpu=True, and then the filter"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -65,10 +66,13 @@ def mnist(ours: bool, *options: str) -> tuple[list[str], list[str]]:
             "pytorch_mnist.py", (TORCHS, OURS), ("set_epoch(epoch)", "set_epoch(epoch - 1)")
         )
         source = "import hvdfilter as hf\n" + theirs
-    out = check_ranks(source + WEIGHTS, 2, "--epochs", "2", *options)
-    return sorted(re.findall(r"test loss.*", out)), sorted(re.findall(r"<.*>", out))
+    out = check_ranks(source + WEIGHTS, 2, "--epochs", "2", *options, timeout=100)
+    return sorted(re.findall(r"test loss \S+ accuracy \S+%", out)), sorted(
+        re.findall(r"<.*?>", out)
+    )
 
 
+# One at a time: two runs of one script differ in the last bits where Adasum works in fp16.
 @pytest.mark.distributed
 @pytest.mark.parametrize("option", ["--fp16-allreduce", "--use-adasum"])
 def test_what_hides_nothing_trains_the_same_bits(option: str) -> None:
@@ -81,7 +85,7 @@ def test_what_hides_nothing_trains_the_same_bits(option: str) -> None:
 def test_mnist_hides_samples_and_takes_fewer_steps() -> None:
     source = script("filtered_mnist.py") + "\nprint(f'<{filt.hidden}>', flush=True)"
     options = ["--epochs", "9", "--lr", "0.05", "--batch-size", "32", "--log-interval", "1"]
-    out = check_ranks(source, 2, *options)
+    out = check_ranks(source, 2, *options, timeout=110)
     lines = re.findall(r"epoch (\d+) \[\d+/(\d+)\] loss", out)
     steps = [sum(int(epoch) == number for epoch, _ in lines) for number in range(1, 10)]
     lengths = {int(epoch): int(length) for epoch, length in lines}
@@ -90,6 +94,12 @@ def test_mnist_hides_samples_and_takes_fewer_steps() -> None:
     assert all(s == 2 * -(-lengths[e] // 32) for e, s in enumerate(steps, 1))
     assert int(re.findall(r"<(\d+)>", out)[0]) >= 1437 - 2 * lengths[9]
     assert float(re.findall(r"accuracy (\S+)%", out)[-1]) > 80
+
+
+def needs_torchvision() -> None:
+    """Skip where it is not installed, which only the processes that are started import."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("this example needs torchvision")
 
 
 def pictures(folder: Path) -> list[str]:
@@ -103,40 +113,47 @@ def pictures(folder: Path) -> list[str]:
                 made.save(folder / part / label / f"{n}.png")
     return [
         "--train-dir", str(folder / "train"), "--val-dir", str(folder / "val"),
-        "--checkpoint-format", str(folder / "checkpoint-{epoch}.pth.tar"), "--image-size", "32",
+        "--checkpoint-format", str(folder / "checkpoint-{epoch}.pth.tar"), "--image-size", "64",
         "--model", "resnet18", "--batch-size", "4", "--warmup-epochs", "2", "--base-lr", "0.01",
     ]  # fmt: skip
 
 
 @pytest.mark.distributed
 def test_imagenet_accumulates_warms_up_hides_and_resumes(tmp_path: Path) -> None:
+    needs_torchvision()
     options = pictures(tmp_path)
-    shorter = ('policy="kakurenbo"', 'policy=hf.policies.make("kakurenbo", warmup=2, tau=0.5)')
-    source = script("filtered_imagenet_resnet50.py", shorter)
-    source += '    print(f"<{filt.hidden}>", flush=True)\n'
+    half = ('policy="kakurenbo"', 'policy=hf.policies.make("loss", keep=0.5)')
+    begin = "filt.begin_epoch(epoch, optimizer)"
+    told = (begin, f"print(f'<{{epoch}} {{{begin}.digest}}>', flush=True)")
+    source = script("filtered_imagenet_resnet50.py", half, told)
     more = ["--epochs", "5", "--batches-per-allreduce", "2", "--fp16-allreduce"]
     out = check_ranks(source, 2, *options, *more, timeout=100, env=beside())
     found = re.findall(r"epoch (\d) steps (\d+) last rate (\S+) loss", out)
     # 12 samples a rank, 8 a step: the last step of the warm-up has the rate of both ranks and of
     # both batches of a step, on whatever number of steps the epoch has.
     assert [rate for _, _, rate in found] == ["0.03", "0.04", "0.04", "0.04", "0.04"]
-    steps = [int(number) for _, number, _ in found]
-    assert steps[:2] == [2, 2] and min(steps) < 2
-    # Begun again after the third epoch: a filter that had forgotten would hide nothing there.
+    # The second epoch hides the half whose loss is least in the first.
+    assert [number for _, number, _ in found[:2]] == ["2", "1"]
+    # Begun again after the third epoch: what is hidden next is what had been hidden then.
     for epoch in (4, 5):
         (tmp_path / f"checkpoint-{epoch}.pth.tar").unlink()
     again = check_ranks(source, 2, *options, *more, timeout=100, env=beside())
-    assert [epoch for epoch, _, _ in re.findall(r"epoch (\d) steps (\d+)( )", again)] == ["4", "5"]
-    assert re.findall(r"epoch 4 steps (\d+)", again) == [found[3][1]]
+    assert re.findall(r"epoch (\d) steps", again) == ["4", "5"]
+    masks, masks_again = (dict(re.findall(r"<(\d) (\w+)>", text)) for text in (out, again))
+    assert len(masks) == 5 and len(set(masks.values())) > 2
+    assert masks_again["3"] == masks["3"]
 
 
 @pytest.mark.distributed
 def test_the_benchmark_passes_more_epochs_in_the_same_steps() -> None:
-    source = script("filtered_synthetic_benchmark.py", ("epochs=1000)", "epochs=1000, seed=1)"))
+    needs_torchvision()
+    # 28 of 40 samples: four batches a rank and epoch in the place of five.
+    random = ("epochs=1000)", 'policy="random", epochs=1000)')
+    source = script("filtered_synthetic_benchmark.py", random)
     source += "\nprint(f'<{filt.epoch} {filt.hidden}>', flush=True)"
-    options = ["--model", "resnet18", "--image-size", "32", "--batch-size", "4"]
-    steps = ["--num-warmup-batches", "3", "--num-batches-per-iter", "3", "--num-iters", "10"]
+    options = ["--model", "resnet18", "--image-size", "64", "--batch-size", "4"]
+    steps = ["--num-warmup-batches", "3", "--num-batches-per-iter", "5", "--num-iters", "4"]
     out = check_ranks(source, 2, *options, *steps, "--use-adasum", timeout=100, env=beside())
-    assert len(re.findall(r"iteration \d: \S+ images/s", out)) == 10
-    epoch, hidden = map(int, re.findall(r"<(\d+) (\d+)>", out)[0])
-    assert epoch > 33 // 3 and hidden > 0
+    assert len(re.findall(r"iteration \d: \S+ images/s", out)) == 4
+    # The 23rd step is the third of the sixth epoch; in full it would be the third of the fifth.
+    assert set(re.findall(r"<(\d+) (\d+)>", out)) == {("5", "12")}

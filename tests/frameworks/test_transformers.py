@@ -184,5 +184,5 @@ def test_the_example(launcher: str) -> None:
     found = re.findall(r"accuracy (\S+), hidden (\d+), epochs (\S+), last rate (\S+)", done.stdout)[
         0
     ]
-    assert float(found[0]) > 0.85 and int(found[1]) > 0
+    assert float(found[0]) > 0.7 and int(found[1]) > 0
     assert found[2:] == ("7.0", "0")
