@@ -25,7 +25,7 @@ FLOORS = (
     {"features"},
     {"training"},
     {"inspection"},
-    {"report", "telemetry", "launch", "refusing", "unexpected"},
+    {"report", "telemetry", "launch", "refusing", "unexpected", "adapters"},
     {"doctor"},
     {"cli"},
     {"__main__"},

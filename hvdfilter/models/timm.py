@@ -5,6 +5,8 @@ Untrained: no weights are fetched.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from hvdfilter.errors import InputError
@@ -31,7 +33,11 @@ def make_timm(name: str, in_channels: int, num_classes: int, image_size: int) ->
         near = nearest(name, timm.list_models(), cutoff=0.6)
         hint = f"did you mean timm:{near}?" if near else "timm.list_models() lists them."
         raise InputError(f"timm has no model {name!r}; {hint}")
-    options = {"pretrained": False, "in_chans": in_channels, "num_classes": num_classes}
+    options: dict[str, Any] = {
+        "pretrained": False,
+        "in_chans": in_channels,
+        "num_classes": num_classes,
+    }
     try:
         # Transformers must know the size at birth; convolutional networks do not take it.
         model: nn.Module = timm.create_model(name, img_size=image_size, **options)
