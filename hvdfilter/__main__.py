@@ -9,9 +9,9 @@ def main() -> int:
         from hvdfilter.launch.command import main as launch
 
         return launch(sys.argv[2:])
-    from hvdfilter.cli import main as command
+    from hvdfilter.cli.program import run
 
-    return command()
+    return run()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, ClassVar, Protocol, TypeVar
 
 Item = TypeVar("Item")
 
@@ -20,7 +20,12 @@ class Counts(Protocol):
 
 
 class Costs:
-    """Seconds and bytes by part ("scoring", "exchange", ...), since the last `take`."""
+    """Seconds and bytes by part ("scoring", "exchange", ...), since the last `take`.
+
+    marks: what also surrounds each part, called with its name, such as a profiler's ranges.
+    """
+
+    marks: ClassVar[list[Callable[[str], AbstractContextManager[Any]]]] = []
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -35,7 +40,13 @@ class Costs:
         """Book the wall time of the block, and the bytes `counter` counted in it, to `part`."""
         started, sent = time.perf_counter(), counter.traffic if counter else 0
         try:
-            yield
+            if self.marks:
+                with ExitStack() as around:
+                    for mark in tuple(self.marks):
+                        around.enter_context(mark(part))
+                    yield
+            else:
+                yield
         finally:
             self.add(part, time.perf_counter() - started)
             if counter:

@@ -6,9 +6,8 @@ import sys
 
 from hvdfilter import launchers
 from hvdfilter.errors import InputError, InstallError, WorldError
+from hvdfilter.exit_codes import BAD_INPUT
 from hvdfilter.installation import require_torch
-
-BAD_INPUT, FAILURE = 2, 1
 
 
 def refuse_on_all_ranks(sentence: str) -> int:
@@ -30,10 +29,11 @@ def refuse_on_all_ranks(sentence: str) -> int:
     return refuse(sentence)
 
 
-def refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
+def refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False, trace: str = "") -> int:
     """Say what is wrong: once for all ranks where they are known, else each for itself.
 
     alone: this rank met the error by itself, so the others, who may be in a collective, are ended.
+    trace: what is printed before the sentence, of who has asked for it.
     """
     world = sys.modules.get("hvdfilter.world")  # not there: nothing has started
     here = world.current() if world is not None and world.started() else None
@@ -41,7 +41,7 @@ def refuse(sentence: str, code: int = BAD_INPUT, alone: bool = False) -> int:
     if here is not None and alone:
         sentence = f"{here.collective.place}: {sentence}"
     if here is None or here.rank == 0 or alone:
-        print(f"hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
+        print(f"{trace}hvdfilter: error: {sentence}", file=sys.stderr, flush=True)
     if here is not None and alone:
         here.collective.abort(code)
     return code

@@ -228,7 +228,7 @@ def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
         (["train", "--model", "cnn:" + "9" * 12, *QUICK], "its width may be at most 65536"),
         (["train", "--model", "cnn:" + "9" * 5000, *QUICK], "its width may be at most 65536"),
         (["train", "--policy_options.tau", "9" * 400], "tau=inf must be"),
-        (["train", "--policy_options", "{a: &a [1], b: *a}"], "policy_options"),
+        (["train", "--policy_options", "{a: &a [1], b: *a}"], "--policy-options {a: "),
         (["train", "--config", "{a: &a [1], b: *a}"], "instead of the alias *a"),
         (["train", "--config", "[" * 5000], "nests deeper than 20 levels"),
         (["train", "--config", "/dev/zero"], "/dev/zero: is a device"),

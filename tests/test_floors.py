@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # and from floors below its own; parts of one floor know nothing of each other. The package's own
 # __init__ has no floor: it hands out names of all of them, each at its first use.
 FLOORS = (
-    {"errors", "version", "costs", "waiting", "mpi_home", "launchers"},
+    {"errors", "exit_codes", "version", "costs", "waiting", "mpi_home", "launchers"},
     {"installation", "registry", "files"},
     {"native", "plain_yaml"},
     {"agreement", "scoring", "data", "models"},
@@ -24,7 +24,9 @@ FLOORS = (
     {"filter", "losses", "clustering", "sharpness"},
     {"features"},
     {"training"},
-    {"report", "doctor", "launch", "refusing"},
+    {"inspection"},
+    {"report", "telemetry", "launch", "refusing", "unexpected", "adapters"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.demo import demo_command
-from hvdfilter import cli
+from hvdfilter.cli.parser import build
+from hvdfilter.cli.program import COMMANDS
 from tests.distributed.launch import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def test_make_demo_is_a_command_that_every_mpirun_and_hvdfilter_understand() -> 
     ours = words.index("hvdfilter")
     # Open MPI's launcher and MPICH's have these two options in common.
     assert words[:ours] == ["mpirun", "--bind-to", "none", "-np", "3"]
-    options = cli._parser().parse_args(words[ours + 1 :])
+    options = build(COMMANDS)[0].parse_args(words[ours + 1 :])
     assert options.command == "compare" and options.compare.policy == "kakurenbo"
 
 

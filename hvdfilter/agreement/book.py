@@ -161,8 +161,15 @@ class ScoreBook:
             )
         column[:] = values
 
-    def end_epoch(self) -> None:
-        """Everything observed so far is one epoch older; ages stop at 32767."""
+    def end_epoch(self, kept: NDArray[np.bool_] | None = None) -> None:
+        """Everything observed so far is one epoch older; ages stop at 32767.
+
+        kept: bool [n], which samples of this rank's block the epoch's mask keeps; None: all.
+        """
+        kept = np.ones(self.length, np.bool_) if kept is None else kept
+        fresh = {f.name: f.epoch(self._columns, kept) for f in self.fields if f.epoch is not None}
+        for name, values in fresh.items():
+            self._columns[name][:] = values
         age = self._columns["age"]
         age += (age >= 0) & (age < np.iinfo(np.int16).max)
 
@@ -287,7 +294,7 @@ class ScoreBook:
         if self._has_correct:
             seen["correct"] = (records["at"] & _CORRECT) != 0
         old = Rows(self._columns, at)
-        fresh = {field.name: field.update(old, seen) for field in self.fields}
+        fresh = {f.name: f.update(old, seen) for f in self.fields if f.update is not None}
         for name, values in fresh.items():
             self._columns[name][at] = values
         self._columns["age"][at] = 0

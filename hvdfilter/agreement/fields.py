@@ -19,6 +19,7 @@ from hvdfilter.errors import InputError
 
 Columns = Mapping[str, NDArray[Any]]
 Rule = Callable[[Columns, Columns], NDArray[Any]]
+EpochRule = Callable[[Columns, NDArray[np.bool_]], NDArray[Any]]
 
 #: What can be observed of a sample: the names of `hvdfilter.scoring.Scores`.
 OBSERVABLE = ("loss", "grad_norm", "confidence", "margin", "correct")
@@ -34,19 +35,23 @@ class Field:
         initial: value of a sample never observed.
         observed: which observed values the rule reads.
         requires: other fields whose old values the rule reads.
-        update: (old, observed) -> new; arrays over the observed rows, one row a sample.
+        update: (old, observed) -> new; arrays over the observed rows, one row a sample. None where
+            observations change nothing.
         shape: of one value, () for a scalar.
         own: what it observes is no score of `OBSERVABLE`; it is brought by name.
+        epoch: (columns, kept) -> new, at the end of an epoch, or None; arrays over the owned block,
+            kept: bool, which samples the epoch's mask keeps. It may read what `requires` names.
     """
 
     name: str
     dtype: str
     initial: float
     observed: tuple[str, ...]
-    update: Rule
+    update: Rule | None
     requires: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     own: bool = False
+    epoch: EpochRule | None = None
 
 
 def _last(name: str, dtype: str, initial: float) -> Field:
@@ -184,10 +189,13 @@ def first(count: int, field: Field) -> Field:
     """
     if count < 1:
         raise InputError(f"field {field.name!r} needs at least 1 observation, not {count}")
+    rule = field.update
+    if rule is None:
+        raise InputError(f"field {field.name!r} is changed by no observation: there is no first")
 
     def update(old: Columns, seen: Columns) -> NDArray[Any]:
         settled = old["observations"] >= count
-        fresh = np.array(field.update(old, seen))
+        fresh = np.array(rule(old, seen))
         fresh[settled] = old[field.name][settled]
         return fresh
 

@@ -95,20 +95,19 @@ class KeepMask:
         content.update(self.packed.data)
         return content.hexdigest()
 
-    def numpy(self) -> NDArray[np.bool_]:
-        """A new bool array of shape [num_samples]."""
-        bits = np.unpackbits(self.packed, count=self.num_samples, bitorder="little")
-        return bits.view(np.bool_)
-
-    def kept_ids(self, start: int | None = None, stop: int | None = None) -> NDArray[np.int64]:
-        """Kept ids in ``[start, stop)``, ascending, int64; only these bytes are unpacked."""
+    def numpy(self, start: int | None = None, stop: int | None = None) -> NDArray[np.bool_]:
+        """A new bool array over ``[start, stop)``, by default all; only these are unpacked."""
         low = 0 if start is None else max(0, start)
         high = self.num_samples if stop is None else min(stop, self.num_samples)
         if low >= high:
-            return np.empty(0, np.int64)
+            return np.empty(0, np.bool_)
         first = low // 8
         bits = np.unpackbits(self.packed[first : (high + 7) // 8], bitorder="little")
-        return np.flatnonzero(bits[low - 8 * first : high - 8 * first]) + low
+        return bits[low - 8 * first : high - 8 * first].view(np.bool_)
+
+    def kept_ids(self, start: int | None = None, stop: int | None = None) -> NDArray[np.int64]:
+        """Kept ids in ``[start, stop)``, ascending, int64; only these bytes are unpacked."""
+        return np.flatnonzero(self.numpy(start, stop)) + max(0, start or 0)
 
     def count_between(self, start: int, stop: int) -> int:
         """How many ids in ``[start, stop)`` are kept."""

@@ -17,6 +17,7 @@ from hvdfilter.agreement import collective as seam
 from hvdfilter.agreement.collective import Collective
 from hvdfilter.doctor.checks import Finding, judge
 from hvdfilter.doctor.facts import Facts, collect, started_horovod, started_torch
+from hvdfilter.report.terminal import console
 
 __all__ = ["Facts", "Finding", "Report", "diagnose", "main"]
 
@@ -54,31 +55,33 @@ def diagnose(collective: Collective | None = None) -> Report:
     return Report(ranks, judge(ranks))
 
 
-def _print_report(report: Report, console: Console) -> None:
+def _print_report(report: Report, screen: Console) -> None:
     first = report.ranks[0]
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in first.rows():
         table.add_row(name, value)
-    console.print(table, soft_wrap=True)
+    screen.print(table, soft_wrap=True)
     ranks = Table(box=None, pad_edge=False)
     for heading in ("rank", "host", "local", "device", "cores", "threads"):
         ranks.add_column(heading)
     for rank, facts in enumerate(report.ranks):
         place = (rank, facts.host, facts.local_rank, facts.device, facts.cores, facts.threads)
         ranks.add_row(*map(str, place))
-    console.print(ranks, soft_wrap=True)
+    screen.print(ranks, soft_wrap=True)
     for finding in report.findings:
         label = "wrong" if finding.wrong else "hint"
-        console.print(f"{label}: {finding.what}: {finding.remedy}.", soft_wrap=True, markup=False)
+        screen.print(f"{label}: {finding.what}: {finding.remedy}.", soft_wrap=True, markup=False)
     if report.exit_code == 0:
-        console.print("nothing is wrong", soft_wrap=True)
+        screen.print("nothing is wrong", soft_wrap=True)
 
 
-def main() -> int:
+def main(as_json: bool = False) -> int:
     """Print the report on rank 0; return 1 on every rank if anything is wrong, else 0."""
     report = diagnose()
-    if _is_first():
-        _print_report(report, Console(highlight=False))
+    if _is_first() and as_json:
+        print(json.dumps(asdict(report) | {"wrong": bool(report.exit_code)}, indent=1), flush=True)
+    elif _is_first():
+        _print_report(report, console())
     return report.exit_code
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdfilter.agreement import Collective, precision
+from hvdfilter.agreement.fields import Field
+from hvdfilter.agreement.history import HISTORY, LABEL
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Policy
 
@@ -27,6 +29,23 @@ class Arguments:
     seed: int
     labels: NDArray[Any] | None = None
     exchange: str = "float32"
+    history: bool = False
+
+    @property
+    def columns(self) -> tuple[str | Field, ...]:
+        """What the score book is to hold; where two have one name, the policy's."""
+        if not self.history:
+            return tuple(self.policy.columns)
+        label = () if self.classes is None else (LABEL,)
+        return (*HISTORY, *label, *self.policy.columns)
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The labels where they are classes, integers from 0 on; None where not."""
+        labels = self.labels
+        if labels is None or labels.dtype.kind not in "iu" or not 0 <= labels.min():
+            return None
+        return labels if labels.max() < np.iinfo(LABEL.dtype).max else None
 
     def identity(self) -> dict[str, Any]:
         """What must be equal on all ranks, and in a run that goes on from a saved state."""
@@ -37,11 +56,21 @@ class Arguments:
             "seed": self.seed,
         }
 
+    def epoch(self, epoch: Any) -> tuple[int, InputError | None]:
+        """The epoch to begin, and what is wrong with it."""
+        if not isinstance(epoch, int):
+            return -1, InputError(f"epoch must be an integer, not {epoch!r}")
+        if not 0 <= epoch < self.epochs:
+            return epoch, InputError(
+                f"epoch {epoch} is none of the {self.epochs} that Filter was given"
+            )
+        return epoch, None
+
     def check(self, collective: Collective) -> None:
         """Collective. Raises `InputError`, on every rank, for what one of them cannot be given."""
         collective.share_error(self._fault(collective.size))
         # Not a part of the identity: a run may go on with another precision.
-        told = self.identity() | {"exchange": self.exchange}
+        told = self.identity() | {"exchange": self.exchange, "history": self.history}
         if self.labels is not None:
             told["labels"] = f"{self.labels.dtype} {sha256(self.labels.tobytes()).hexdigest()[:12]}"
         mine = ", ".join(f"{name}={value}" for name, value in told.items())
@@ -70,4 +99,6 @@ class Arguments:
                 f"labels has shape {self.labels.shape}, one label for each of the "
                 f"{self.num_samples} samples is needed"
             )
+        if not isinstance(self.history, bool):
+            return InputError(f"history must be True or False, not {self.history!r}")
         return precision.fault(self.exchange)

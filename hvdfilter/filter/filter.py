@@ -23,7 +23,8 @@ from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.flag import StepFlag
 from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
-from hvdfilter.filter.planning import Agreed, Planner
+from hvdfilter.filter.overview import Overview
+from hvdfilter.filter.planning import Agreed, Planner, unfit
 from hvdfilter.filter.rescoring import ForwardStep, rescore
 from hvdfilter.filter.signals import Signals
 from hvdfilter.filter.state import Place, pack, unpack
@@ -40,7 +41,9 @@ class Filter(Loop, Signals):
     num_samples: size of the training set. policy: a name of `hf.policies.available()` or a
     `Policy`. epochs: length of the whole run, which schedules need. labels: int [num_samples] or
     None. seed: of every random choice; masks depend on it and not on the number of ranks. exchange:
-    "float32", "float16" or "8bit", how precisely observed scores travel to their owners.
+    "float32", "float16" or "8bit", how precisely observed scores travel to their owners. history:
+    also note of every sample what `hf.Record`'s run folder shows people: loss, confidence, margin
+    (12 bytes more to exchange where the policy needs none of them), and how often it was hidden.
 
     Raises `InputError`, on every rank, for an unknown policy, fewer samples than ranks, or ranks
     that were given different arguments.
@@ -56,17 +59,21 @@ class Filter(Loop, Signals):
         labels: Any = None,
         seed: int = 0,
         exchange: str = "float32",
+        history: bool = False,
     ) -> None:
         world = world or current()
         with world.collective.opening(Call.FILTER):
             self.policy = policies.make(policy) if isinstance(policy, str) else policy
             self.labels = None if labels is None else np.asarray(labels)
-        self._arguments = Arguments(num_samples, self.policy, epochs, seed, self.labels, exchange)
+        given = num_samples, self.policy, epochs, seed, self.labels, exchange, history
+        self._arguments = Arguments(*given)
         self._arguments.check(world.collective)
         super().__init__(num_samples, epochs, world, seed)
         self.costs = Costs()
-        self.book = ScoreBook(num_samples, self.policy.columns, world.collective, exchange=exchange)
+        columns = self._arguments.columns
+        self.book = ScoreBook(num_samples, columns, world.collective, exchange=exchange)
         self.blocks = self.book.blocks
+        self.overview = Overview(self._arguments, self.book)
         self._planner = Planner(self._arguments, self.book)
         self._weights = Weights(self.blocks, world.collective)
         self._observer = Observer(self.book, self._tally, self._weights, self.policy)
@@ -91,11 +98,7 @@ class Filter(Loop, Signals):
         there. Raises `InputError`, on every rank, for an epoch that the run has not, and for ranks
         that begin different ones.
         """
-        error = None
-        if not isinstance(epoch, int):
-            error, epoch = InputError(f"epoch must be an integer, not {epoch!r}"), -1
-        elif not 0 <= epoch < self.epochs:
-            error = InputError(f"epoch {epoch} is none of the {self.epochs} that Filter was given")
+        epoch, error = self._arguments.epoch(epoch)
         self._meet(Call.BEGIN_EPOCH, epoch, error)
         if optimizer is not None:
             self.attach(optimizer)
@@ -109,19 +112,14 @@ class Filter(Loop, Signals):
             with self.costs.measure("waiting"):
                 self.world.collective.wait()
         with self.costs.measure("agreement", self.world.collective):
-            mask, draws, weight = self._planner.agree(epoch)
-            fault = None
-            if mask.count == 0:
-                fault = InputError(f"policy {self.policy} keeps no sample in epoch {epoch}")
-            elif self._streams and (draws or weight is not None):
-                fault = InputError(
-                    f"policy {self.policy.name} repeats or weighs samples, which a stream can't: "
-                    "take another policy, or draw from filt.sampler()"
-                )
-            if fault is not None:
+            mask, draws, weight = agreed = self._planner.agree(epoch)
+            if fault := unfit(agreed, self.policy, epoch, bool(self._streams)):
                 self.world.collective.share_error(fault)
             self._open(mask, draws, epoch)
             self._weights.deliver(weight, self._sampler)
+        if self.overview.wanted:
+            with self.costs.measure("history", self.world.collective):
+                self.overview.begin(mask)
         self._plan_schedules()
         self._rate.scale = self.num_samples / self.trained if self.policy.scale_lr else 1.0
         return self.mask
@@ -252,7 +250,8 @@ class Filter(Loop, Signals):
             self.world.collective.share_error(None if self._closed else self._observer.fault(None))
         sampler = self._sampler.state_dict(consumed)
         trained = Agreed(self.mask, self.draws, self._weights.block)
-        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler)
+        said = self.overview.record
+        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler, said)
         return pack(self._arguments, place, self.book, parts)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -264,6 +263,7 @@ class Filter(Loop, Signals):
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
         self._open(place.trained.mask, place.trained.draws, place.epoch)
+        self.overview.restore(place.overview, self.mask)
         if place.closed:
             self._tally.close()
         self._closed, self._rate.scale = place.closed, place.lr_scale
@@ -280,7 +280,7 @@ class Filter(Loop, Signals):
 
     def _end_epoch(self) -> None:
         self._exchange(ending=True)
-        self.book.end_epoch()
+        self.book.end_epoch(self.mask.numpy(self.book.start, self.book.start + self.book.length))
         self._tally.close()
         self._closed = True
 

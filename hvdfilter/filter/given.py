@@ -96,12 +96,17 @@ def check_scores(scores: Mapping[str, Any], samples: int, own: Iterable[str] = (
             )
 
 
-def lacking(policy: str, names: Iterable[str]) -> InputError | None:
-    """What a policy needs of every sample and `update` was not given."""
+def lacking(policy: str | None, names: Iterable[str]) -> InputError | None:
+    """What a policy, or else the history, needs of every sample and `update` was not given."""
     names = sorted(names)
     if not names:
         return None
     given = ", ".join(f"{name}=..." for name in names)
+    if policy is None:
+        return InputError(
+            f"history=True notes {' and '.join(names)} of every sample, which never came: pass "
+            f"{given} beside the losses, or make the Filter without history"
+        )
     return InputError(
         f"policy {policy} needs {' and '.join(names)} of every sample, which never came: pass "
         f"{given} beside the losses, or take policy 'loss', which needs nothing else"

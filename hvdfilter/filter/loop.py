@@ -22,6 +22,18 @@ from hvdfilter.filter.tally import Tally
 from hvdfilter.world import World
 
 
+class EpochSampler(ShardSampler):
+    """The sampler of a filter: of the epoch that was begun, whatever a framework counts."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: a framework that counts from 0 after a resumption would start it anew."""
+
+    def follow(self, mask: KeepMask | Draws | Strata, epoch: int) -> None:
+        """Draw by `mask`, from the start of `epoch`."""
+        self.set_mask(mask)
+        super().set_epoch(epoch)
+
+
 class Loop:
     """What follows the mask of the epoch; the base of `Filter`, whose arguments it takes."""
 
@@ -33,7 +45,7 @@ class Loop:
         self.draws: Draws | Strata | None = None
         self._closed = True  # no epoch is open: nothing to exchange
         place = world.rank, world.size, seed
-        self._sampler = ShardSampler(self.mask, *place)
+        self._sampler = EpochSampler(self.mask, *place)
         self._hidden_sampler = ShardSampler(~self.mask, *place, shuffle=False, pad=False)
         self._tally = Tally(self.mask, self._sampler)
         self._rate = RateScale()
@@ -144,8 +156,7 @@ class Loop:
     def _open(self, mask: KeepMask, draws: Draws | Strata | None, epoch: int) -> None:
         """Let all that draws by the mask draw by this one, or as often as `draws` says."""
         self.mask, self.draws, self.epoch, self._closed = mask, draws, epoch, False
-        self._sampler.set_mask(draws or mask)
-        self._sampler.set_epoch(epoch)
+        self._sampler.follow(draws or mask, epoch)
         self._hidden_sampler.set_mask(~mask)
         for stream in self._streams:
             stream.set_mask(mask)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hvdfilter.agreement import ScoreBook
+from hvdfilter.agreement.fields import resolve
 from hvdfilter.errors import InputError
 from hvdfilter.filter.given import (
     check_constant,
@@ -44,7 +45,10 @@ class Observer:
     def __init__(self, book: ScoreBook, tally: Tally, weights: Weights, policy: Policy) -> None:
         self._book, self._tally, self._policy = book, tally, policy.name
         self._weights = weights
-        self._needed = frozenset(book.observed) if policy.columns else frozenset()
+        self._needed = frozenset(book.observed)
+        # The others are for people, and no error where none arrives.
+        fields = resolve(policy.columns)
+        self._chosen_by = frozenset(name for field in fields for name in field.observed)
         self._held = Held(policy.name, policy.own_scores, self._needed)
         self._deferred = DeferredCheck()
         # How the last batch was scored, and so what is scored without training on it.
@@ -175,11 +179,16 @@ class Observer:
     def fault(self, ending: int | None) -> InputError | None:
         """What this rank has to report; of the epoch `ending` here, also how it was trained."""
         self._tally.scored |= self._book.pending > 0
-        error = self.overdue() or self._held.fault() or lacking(self._policy, self._lacking)
+        error = self.overdue() or self._held.fault() or self._lacks()
         self._held.forget()
         if error is None and ending is not None:
-            error = self._tally.fault(ending, self._policy, self._needed)
+            error = self._tally.fault(ending, self._policy, self._chosen_by)
         return error
+
+    def _lacks(self) -> InputError | None:
+        """What never came to `update`: named for the policy if that needs it, else for people."""
+        chosen_by = self._lacking & self._chosen_by
+        return lacking(self._policy, chosen_by) or lacking(None, self._lacking)
 
     def exchange(self, error: Exception | None, ending: int | None = None) -> None:
         """Collective. Bring what was noted to its owners.

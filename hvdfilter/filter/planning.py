@@ -25,7 +25,7 @@ from hvdfilter.agreement.strata import MOST
 from hvdfilter.agreement.validate import validate
 from hvdfilter.errors import InputError
 from hvdfilter.filter.arguments import Arguments
-from hvdfilter.policies import Plan, View
+from hvdfilter.policies import Plan, Policy, View
 
 
 class Agreed(NamedTuple):
@@ -38,6 +38,21 @@ class Agreed(NamedTuple):
     mask: KeepMask
     draws: Draws | Strata | None = None
     weight: NDArray[np.float32] | None = None
+
+
+def unfit(agreed: Agreed, policy: Policy, epoch: int, streams: bool) -> InputError | None:
+    """What is wrong with what an epoch is to train, if anything.
+
+    streams: whether samples are taken from a stream too, which has an order of its own.
+    """
+    if agreed.mask.count == 0:
+        return InputError(f"policy {policy} keeps no sample in epoch {epoch}")
+    if streams and (agreed.draws or agreed.weight is not None):
+        return InputError(
+            f"policy {policy.name} repeats or weighs samples, which a stream can't: "
+            "take another policy, or draw from filt.sampler()"
+        )
+    return None
 
 
 class Planner:

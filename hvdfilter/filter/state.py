@@ -29,7 +29,7 @@ class Place:
     """How far a run has come, beside its score book.
 
     closed: no epoch is open. trained: what the epoch trains, its weights those of this rank's
-    block. sampler: the state of the `ShardSampler`.
+    block. sampler: the state of the `ShardSampler`. overview: what is said of the epoch.
     """
 
     epoch: int
@@ -37,10 +37,13 @@ class Place:
     lr_scale: float
     trained: Agreed
     sampler: dict[str, Any]
+    overview: dict[str, Any]
 
 
 # Everything of a place that is no tensor.
-SCALARS = ("epoch", "closed", "lr_scale", "sampler")
+SCALARS = ("epoch", "closed", "lr_scale", "sampler", "overview")
+# What states of an earlier version lack.
+_ADDED: dict[str, Any] = {"overview": {}}
 
 
 def pack(arguments: Arguments, place: Place, book: ScoreBook, parts: int) -> dict[str, Any]:
@@ -73,6 +76,7 @@ def pack(arguments: Arguments, place: Place, book: ScoreBook, parts: int) -> dic
         # Bytes, since torch 2.4 knows little of uint16; none where there are no strata.
         "strata": torch.from_numpy(strata.view(np.uint8)),
         "sampler": place.sampler,
+        "overview": place.overview,
         "rows": {name: torch.from_numpy(part) for name, part in rows.items()},
     }
 
@@ -86,6 +90,7 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     collective, identity = book.collective, arguments.identity()
     first = collective.rank == 0
     names = (*identity, *SCALARS)
+    state = {**_ADDED, **state} if state else state
     with collective.errors_shared():
         if first and (missing := [name for name in (*names, "rows") if name not in state]):
             raise InputError(f"this is not the state of a Filter: it has no {missing[0]!r}")
@@ -108,7 +113,7 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     codes = collective.broadcast(codes).view(np.uint16)
     trained = Agreed(mask, Strata(drawn, codes) if codes.size else draws, block)
     closed, scale = bool(saved["closed"]), float(saved["lr_scale"])
-    return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"])
+    return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"], saved["overview"])
 
 
 def columns_of(rows: Mapping[str, Any], book: ScoreBook) -> dict[str, Array]:
@@ -139,6 +144,13 @@ def _put_pending(rows: Mapping[str, Array], book: ScoreBook) -> None:
     # On another number of ranks too in their order, by which the last one of a sample counts.
     kinds: dict[str, Any] = {"ids": np.int64}
     kinds |= {name: bool if name == "correct" else np.float32 for name in book.observed}
+    held = np.array([len(rows.get(name, ())) for name in kinds], np.int64)
+    for name, found in zip(kinds, collective.allreduce(held).tolist(), strict=True):
+        if found != total:
+            raise InputError(
+                f"the saved filter noted no {name} of {total} samples that it had trained: go on "
+                "from a checkpoint taken between epochs, or with the history=... it was saved with"
+            )
     mine = {
         name: redistribute(rows.get(name, np.empty(0, kind)).astype(kind), bounds, collective)
         for name, kind in kinds.items()

@@ -27,10 +27,10 @@ _ROWS = 1 << 20
 _HEAD = 1 << 14
 # How those who shard on their own are told not to, by the module that shows they are at work.
 _REMEDIES = (
-    ("transformers", "Hugging Face Trainer: return the DataLoader from get_train_dataloader as is"),
+    ("transformers", "Hugging Face: hvdfilter.adapters.transformers.FilteredTrainer"),
     ("lightning", "Lightning: Trainer(use_distributed_sampler=False)"),
     ("pytorch_lightning", "Lightning: Trainer(use_distributed_sampler=False)"),
-    ("accelerate", "Accelerate: prepare the model and the optimizer only, not the DataLoader"),
+    ("accelerate", "Accelerate: hvdfilter.adapters.accelerate.prepare(accelerator, loader)"),
 )
 
 

@@ -1,9 +1,5 @@
 """`hvdfilter launch [OPTIONS] COMMAND ...`: a job that ends well.
 
-    hvdfilter launch mpirun -np 4 hvdfilter train --name big --resume true
-    hvdfilter launch --restarts 3 horovodrun -np 4 python script.py
-    hvdfilter launch --hosts a:4,b:4 mpirun -np 8 --host a:4,b:4 hvdfilter train
-
 Wherever the job is in its life, TERM, USR1 and INT become a checkpoint and exit code 75, and when
 it has ended nothing of it is left on this host. Hosts that are named are looked at before a start.
 """
@@ -14,19 +10,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from hvdfilter import exit_codes
 from hvdfilter.errors import InputError
 from hvdfilter.launch import hosts
 from hvdfilter.launch.guard import guarded
 from hvdfilter.launch.job import Job
 
+EXAMPLES = """\
+  hvdfilter launch mpirun -np 4 hvdfilter train --name big --resume true
+  hvdfilter launch --restarts 3 horovodrun -np 4 python script.py
+  hvdfilter launch --hosts a:4,b:4 mpirun -np 8 --host a:4,b:4 hvdfilter train"""
+
 # Codes after which starting again would be of no use: done, bad input, and stopped on purpose.
-FINAL = (0, 2, 75)
-BAD_INPUT = 2
+FINAL = (0, exit_codes.BAD_INPUT, exit_codes.STOPPED)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; the exit code of the job's last run, or 2 for what can't be started."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _check(options)
     except InputError as error:
@@ -58,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _refuse(error: InputError) -> int:
     print(f"hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
-    return BAD_INPUT
+    return exit_codes.BAD_INPUT
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -77,34 +78,39 @@ def _check_resumes(command: Sequence[str]) -> None:
     words = [word for part in command for word in part.split("=", 1)]
     if "hvdfilter" in [word.rpartition("/")[2] for word in words] and "train" in words:
         named = "--name" in words
-        resumes = "--resume" in words and words[words.index("--resume") + 1 :][:1] == ["true"]
+        resumes = "--resume" in words and (
+            [*words[words.index("--resume") + 1 :], "--"][0].startswith(("true", "--"))
+        )
         if not (named and resumes):
             raise InputError(
                 "a training that is started again must go on: add --name NAME --resume true to it"
             )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of its options; the job's command is the rest."""
+    made = argparse.ArgumentParser(
         prog="hvdfilter launch",
         description="Run a job so that warnings become checkpoints and nothing is left behind.",
+        epilog=f"examples:\n{EXAMPLES}\n\n{exit_codes.WORDS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    made.add_argument(
         "--hosts",
         metavar="NAME:RANKS,...",
         help="before the start, see that each answers to ssh, is set up, and has a core a rank",
     )
-    parser.add_argument(
+    made.add_argument(
         "--oversubscribe", action="store_true", help="hosts may run more ranks than they have cores"
     )
-    parser.add_argument(
+    made.add_argument(
         "--restarts", type=int, default=0, help="start it again so often when it fails"
     )
-    parser.add_argument(
+    made.add_argument(
         "--patience",
         type=float,
         default=300.0,
         help="seconds that the ranks have to save and end, once they are told to",
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="such as mpirun -np 4 ...")
-    return parser
+    made.add_argument("command", nargs=argparse.REMAINDER, help="such as mpirun -np 4 ...")
+    return made

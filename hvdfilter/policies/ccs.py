@@ -106,7 +106,7 @@ class Ccs(Static):
         finite = key[rest & np.isfinite(key)]
         low, high = quantiles(finite, (0, 1), view.ranks).astype(np.float64)
         place = np.where(key > 0, self.strata - 1, 0)  # of the infinite ones
-        known = np.isfinite(key)
+        known = np.isfinite(key) & rest  # where all these are infinite, there is no range
         width = high - low if high > low else 1.0
         place[known] = ((key[known] - low) / width * self.strata).clip(0, self.strata - 1)
         return place.astype(np.int64)

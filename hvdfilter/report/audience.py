@@ -1,4 +1,4 @@
-"""Whether a person looks at the output of this rank, and how wide their terminal is.
+"""Whether a person looks at the output of this rank, how wide their terminal is, and in colour.
 
 A launcher stands between a rank and the terminal: Open MPI's mpirun gives its ranks a
 pseudo-terminal even when all ends in a file, MPICH's a pipe even when it ends on a screen. So the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")
@@ -16,6 +17,27 @@ LAUNCHERS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")
 PREFIXES = ("tag-output", "timestamp-output", "l", "prepend-rank", "prepend-pattern", "output")
 GENERATIONS = 6  # a launcher's helper process and a few shells may lie between
 PROC = Path("/proc")
+
+_color = "auto"
+
+
+def choose_color(choice: str) -> None:
+    """auto, always or never, for all that is printed from here on."""
+    global _color
+    _color = choice
+
+
+def colored(looked_at: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether output is coloured. looked_at: whether it ends on a terminal.
+
+    `NO_COLOR` and `FORCE_COLOR` (https://no-color.org, https://force-color.org) count where nothing
+    was chosen.
+    """
+    if _color != "auto":
+        return _color == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    return looked_at or bool(environ.get("FORCE_COLOR"))
 
 
 def terminal_width(proc: Path = PROC, process: int | None = None) -> int | None:

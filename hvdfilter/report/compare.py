@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ COST_PARTS = {
     "scoring": "scoring, inside these passes",
     "exchange": "exchange of scores",
     "agreement": "agreement on the mask",
+    "history": "counts of scores and classes",
 }
-OVERHEAD = ("scoring", "features", "exchange", "agreement")
+OVERHEAD = ("scoring", "features", "exchange", "agreement", "history")
 # What two runs must share for their results to be comparable.
 SAME_WORK = (
     *("data", "model", "epochs", "batch_size", "limit", "seed"),
@@ -107,7 +108,11 @@ ROWS = (
 
 def summarise(folder: Path) -> Summary:
     """Sum up a run; `InputError` when `folder` holds no finished epoch."""
-    config, epochs = read_config(folder), read_metrics(folder)
+    return sum_up(folder, read_config(folder), read_metrics(folder))
+
+
+def sum_up(folder: Path, config: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Summary:
+    """`summarise`, of a run that was read already."""
     if not epochs:
         raise InputError(f"{folder} has no finished epoch yet")
     seconds: Counter[str] = Counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hvdfilter.report.terminal import ascii_table, console
 from hvdfilter.training.robust_run import Robustness
@@ -40,3 +41,27 @@ def robustness_tables(
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def robustness_document(
+    results: Sequence[Robustness], radii: Mapping[str, Sequence[float]] = RADII
+) -> dict[str, Any]:
+    """The same, for a program: a radius that no attack reached is null."""
+    return {
+        "runs": [
+            {
+                "run": result.run,
+                "data": result.data,
+                "norms": {
+                    norm: {
+                        "median": result.median(norm),
+                        "mean": result.mean(norm),
+                        "right": result.survived(norm, 0),
+                        "right_within": [[r, result.survived(norm, r)] for r in radii[norm]],
+                    }
+                    for norm in result.radii
+                },
+            }
+            for result in results
+        ]
+    }

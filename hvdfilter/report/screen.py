@@ -1,125 +1,146 @@
-"""What a run shows on the terminal: a progress bar, a line an epoch, and the final table.
+"""What a run shows while it goes: a line an epoch, and how far it is within one. Rank 0 only.
 
-Rank 0 only; the bar only where a person looks.
+Where a person looks, that is a bar with the figures below it; in a file or through a launcher's
+prefixes a whole line now and then, and no escape sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
+import math
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
-from hvdfilter import policies
-from hvdfilter.report.compare import ROWS, Summary, find_full, summarise
-from hvdfilter.report.terminal import ascii_table, console
-from hvdfilter.report.verdict import verdict
-from hvdfilter.training.config import TrainConfig
-from hvdfilter.world import current
+from hvdfilter.report.audience import terminal_width
+from hvdfilter.report.terminal import console
+from hvdfilter.training.following import Follower
+from hvdfilter.training.loop import Trainer
+from hvdfilter.training.meter import Now
+
+LOOK, LINE = 0.5, 30.0
+"""Seconds between two looks of the bar at the run, and between two lines where there is none."""
 
 
-class Screen:
-    """Follows a run, or several by turns; `step` and `epoch` are the callbacks of `train`."""
+class Screen(Follower):
+    """Follows a run, or several by turns.
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.console = console()
-        self._bar: Progress | None = None
+    errors: written to standard error, where standard output is for something else. every: seconds
+    between two lines, or looks of the bar; by default as above.
+    """
 
-    def __enter__(self) -> Screen:
-        return self
+    def __init__(self, errors: bool = False, every: float | None = None) -> None:
+        self.console = console(errors)
+        self._live = not errors and terminal_width() is not None
+        self.every = (LOOK if self._live else LINE) if every is None else every
+        self._bar: _Bar | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def begin(self, run: Trainer, turn: str) -> None:
+        """Say where a run that is resumed starts: a mistyped name begins at the beginning."""
+        if run.world.rank != 0:
+            return
+        if self._live and self._bar is None:
+            self._bar = _Bar(self.console, f"epoch {run.epoch + 1:3}/{run.config.epochs}")
+            self._bar.start()
+        if not run.config.resume or turn:
+            return
+        if run.folder.existed:
+            where = f"goes on from epoch {run.epoch + 1}"
+            where += f", step {run.step + 1}" if run.step else ""
+        else:
+            where = "starts anew, for there was no such run to resume"
+        self.say(f"{run.folder.path} {where}")
+
+    def tick(self, run: Trainer, now: Now) -> None:
+        """Move the bar, or write a line."""
+        if self._bar is not None:
+            self._bar.show(now)
+        else:
+            parts = [_name(now), f"step {now.step}/{now.steps}", *_figures(now), _left(now)]
+            self.say("  ".join(filter(None, parts)))
+
+    def epoch(self, run: Trainer, record: dict[str, Any], now: Now) -> None:
+        """One line for a finished epoch."""
+        if run.world.rank != 0:
+            return
+        parts = [
+            _name(now),
+            f"loss {record['train_loss']:.4f}",
+            f"test accuracy {record['test_accuracy']:.4f}",
+            f"hidden {record['hidden'] / record['samples']:5.1%}",
+            f"mask {record['mask_digest'][:8]}",
+            f"{record['seconds']['total']:.2f} s",
+        ]
+        self.say("  ".join([*parts, *([_left(now)] if now.left > 0 else [])]))
+        for sentence in _budget(record.get("budget")):
+            self.say(sentence)
+
+    def end(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
-    def step(self, epoch: int, step: int, steps: int, policy: str = "") -> None:
-        """Move the bar. policy: whose turn it is, where runs are compared."""
-        if current().rank != 0 or not self.console.is_terminal:
-            return
-        name = self._epoch(epoch, policy)
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
-            self._bar.add_task(name, total=steps)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=step, total=steps, description=name)
-
-    def epoch(self, record: dict[str, Any], policy: str = "") -> None:
-        """One line for a finished epoch."""
-        if current().rank == 0:
-            self.console.print(
-                f"{self._epoch(record['epoch'], policy)}  "
-                f"loss {record['train_loss']:.4f}  test accuracy {record['test_accuracy']:.4f}  "
-                f"hidden {record['hidden'] / record['samples']:5.1%}  "
-                f"mask {record['mask_digest'][:8]}  {record['seconds']['total']:.2f} s",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-            for sentence in _budget(record.get("budget")):
-                self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-    def table(self, folder: Path) -> None:
-        """The finished run, beside a `full` run of the same work if there is one."""
-        if current().rank != 0:
-            return
-        run, full = summarise(folder), find_full(folder)
-        self._table(run, [full] if full else [])
-        if full is None and run.policy != "full":
-            self.console.print(
-                "no `full` run to compare with: `hvdfilter compare` trains one beside it",
-                soft_wrap=True,
-            )
-
-    def verdict(self, folders: Mapping[str, Path]) -> None:
-        """The runs of a comparison side by side, and in sentences."""
-        if current().rank != 0:
-            return
-        run, full, *random = map(summarise, folders.values())
-        self._table(run, [full, *random])
-        for sentence in verdict(run, full, *random):
-            self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-    def _epoch(self, epoch: int, policy: str) -> str:
-        """An epoch as bar and line both name it; people count from one."""
-        return f"epoch {epoch + 1:3}/{self.config.epochs}" + (f"  {policy:10}" if policy else "")
-
-    def _table(self, run: Summary, others: Sequence[Summary]) -> None:
-        table = ascii_table("", title=str(run.folder), title_justify="left")
-        for column in (run, *others):
-            table.add_column(column.policy, justify="right")
-        for other in others:
-            table.add_column(f"against {other.policy}", justify="right")
-        for row in ROWS:
-            cells = [row.cell(column) for column in (run, *others)]
-            cells += [row.difference(run, other) for other in others]
-            table.add_row("  " * row.part + row.label, *cells)
-        self.console.print(table)
+    def say(self, sentence: str) -> None:
+        """One line."""
+        self.console.print(sentence, markup=False, soft_wrap=True)
 
 
-def policy_table() -> None:
-    """Every policy, its options with their defaults, what it does and costs, and its source."""
-    table = ascii_table("policy", "options", "what it does", "cost beside training", "source")
-    for row in policies.describe():
-        table.add_row(*row)
-    screen = console()
-    screen.print(table)
-    every = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
-    screen.print(f"every policy also takes {every}", highlight=False, markup=False)
+class _Bar(Progress):
+    """The epoch's steps, and a line of figures below them."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._figures = ""
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self.add_task(name, total=None, left="")
+
+    def show(self, now: Now) -> None:
+        """Where the run is."""
+        self._figures = "  ".join(_figures(now))
+        self.update(
+            self.task_ids[0],
+            completed=now.step,
+            total=now.steps,
+            description=_name(now),
+            left=_left(now),
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self._figures, overflow="ellipsis", no_wrap=True)
+
+
+def _name(now: Now) -> str:
+    """An epoch as bar and lines name it; people count from one."""
+    return f"epoch {now.epoch + 1:3}/{now.epochs}" + (f"  {now.turn:10}" if now.turn else "")
+
+
+def _figures(now: Now) -> list[str]:
+    """What is known of it now."""
+    known = [
+        (now.rate, f"{now.rate:,.0f} samples/s"),
+        (now.loss, f"loss {now.loss:.4f}"),
+        (now.accuracy, f"accuracy {now.accuracy:.4f}"),
+        (now.kept, f"kept {now.kept:.0%}"),
+    ]
+    return [text for value, text in known if not math.isnan(value)]
+
+
+def _left(now: Now) -> str:
+    if math.isnan(now.left):
+        return ""
+    return f"left {timedelta(seconds=math.ceil(now.left))}"
 
 
 def _budget(said: Mapping[str, Any] | None) -> list[str]:

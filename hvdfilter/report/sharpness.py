@@ -6,7 +6,9 @@ Rank 0 only. Nothing is computed here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,12 @@ def sharpness_table(results: Sequence[Sharpness]) -> None:
     for label, cells in rows:
         shown.add_row(label, *cells)
     console().print(shown)
+
+
+def sharpness_document(results: Sequence[Sharpness], picture: Path | None) -> dict[str, Any]:
+    """The same, for a program. picture: where it is drawn, if it is."""
+    runs = [{"run": one.run, "label": one.label, **asdict(one.eigenvalue)} for one in results]
+    return {"runs": runs, "picture": picture}
 
 
 def draw_landscapes(results: Sequence[Sharpness]) -> Path | None:

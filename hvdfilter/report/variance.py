@@ -66,6 +66,19 @@ def variance_tables(courses: Sequence[Course]) -> None:
         console().print(shown)
 
 
+def variance_document(courses: Sequence[Course], picture: Path) -> dict[str, Any]:
+    """The same, for a program. picture: where it is drawn."""
+    runs = [
+        {
+            "run": course.run,
+            "policy": course.policy,
+            "epochs": [{"epoch": epoch, **kinds} for epoch, kinds in course.measured.items()],
+        }
+        for course in courses
+    ]
+    return {"runs": runs, "picture": picture}
+
+
 def draw(courses: Sequence[Course], path: Path) -> None:
     """Variance and normalised variance by epoch, dashed for uniform batches; written to `path`."""
     figure = blank(9, 3.6)

@@ -32,8 +32,9 @@ KEPT = 2
 PART_BYTES = 1 << 28
 _STATE, _WRITER = "state", "checkpoint"
 DAMAGED = ".damaged"
+_TAG = re.compile(r"\d{6}-\d{9}-[0-9a-f]{8}")
 _NAME = re.compile(
-    r"(?P<tag>\d{6}-\d{9}-[0-9a-f]{8})\.(?P<what>state|rows-(?P<part>\d+)-of-(?P<parts>\d+))"
+    rf"(?P<tag>{_TAG.pattern})\.(?P<what>state|rows-(?P<part>\d+)-of-(?P<parts>\d+))"
     r"\.[0-9a-f]{32}\.safetensors"
 )
 
@@ -97,23 +98,24 @@ class Checkpoints:
             if self._world.rank == 0:
                 self._drop()
 
-    def newest(self) -> Saved | None:
+    def newest(self, tag: str = "", reading: bool = False) -> Saved | None:
         """The newest whole one; None where nothing was saved yet.
 
-        A damaged one is passed over, with a warning. Raises `InputError`, on every rank, where all
-        are damaged.
+        tag: of those whose files' names begin with it. A damaged one is passed over, with a
+        warning, and renamed unless the run is only being read. Raises `InputError`, on every rank,
+        where all are damaged.
         """
         collective, found = self._world.collective, []
         with collective.errors_shared():
             if self._world.rank == 0:
-                found = [list(pair) for pair in self._whole()]
+                found = [list(pair) for pair in self._whole() if pair[0][0].startswith(tag)]
         text = collective.broadcast_bytes(json.dumps(found).encode()).decode()
         damaged: list[str] = []
         sentence = ""
         for names, parts in json.loads(text):
             saved, wrong = self._read(names, parts)
             if saved is not None:
-                self._put_aside(damaged)
+                self._put_aside([] if reading else damaged)
                 return saved
             damaged += names
             sentence = sentence or wrong
@@ -125,6 +127,17 @@ class Checkpoints:
                 "name, or delete that folder to start this run anew"
             )
         return None
+
+    def place(self) -> tuple[int, int] | None:
+        """Not collective. Epoch and step of the newest that is all there, by its files' names.
+
+        Whether it is also sound is found out by reading it, which is `newest`.
+        """
+        whole = self._whole()
+        if not whole:
+            return None
+        epoch, step = whole[0][0][0].split("-")[:2]
+        return int(epoch), int(step)
 
     def _write(self, files: Mapping[str, tuple[dict[str, torch.Tensor], str]]) -> None:
         try:
@@ -214,12 +227,28 @@ def let_finish() -> None:
             thread.join()
 
 
-def finished(run: Path, world: World) -> Saved:
-    """Collective. The newest checkpoint of a run; `InputError` where it has none."""
-    saved = Checkpoints(run, world).newest()
+def finished(path: Path, world: World) -> Saved:
+    """Collective. The newest checkpoint of a run, or the one that `path` names.
+
+    path: of the run's folder, or of a file of a checkpoint in it. `InputError` where there is none.
+    """
+    run, tag = run_of(path)
+    saved = Checkpoints(run, world).newest(tag, reading=True)
+    if saved is None and tag:
+        raise InputError(f"there is no whole checkpoint {tag} in {run / FOLDER}")
     if saved is None:
         raise InputError(f"there is no checkpoint in {run}: the run has not finished an epoch")
     return saved
+
+
+def run_of(path: Path) -> tuple[Path, str]:
+    """The run folder of a run or of a file of one of its checkpoints, and that one's tag or ""."""
+    if path.parent.name != FOLDER:
+        return path, ""
+    tag = path.name.split(".")[0]
+    if not _TAG.fullmatch(tag):
+        raise InputError(f"{path} is no checkpoint: name a file of {path.parent}, or the run")
+    return path.parent.parent, tag
 
 
 def _rename(old: Path, new: Path) -> None:

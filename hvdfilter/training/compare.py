@@ -6,9 +6,8 @@ leaves an ordinary run folder. A comparison that is cut off is started again, no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +16,11 @@ from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.training import growth, ring
 from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.following import Follower, Following
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.preemption import Watch
 from hvdfilter.training.start import begin
-
-# Called on every rank after every step: (policy, epoch, step, steps of the epoch).
-Progress = Callable[[str, int, int, int], None]
-# Called on every rank with the policy and the record of every finished epoch.
-Report = Callable[[str, dict[str, Any]], None]
+from hvdfilter.world import World
 
 
 @dataclass(frozen=True)
@@ -46,46 +42,66 @@ class AsMany(policies.Policy):
         )
 
 
-def compare(
-    config: TrainConfig,
-    progress: Progress = lambda policy, epoch, step, steps: None,
-    report: Report = lambda policy, record: None,
-) -> dict[str, Path]:
+def compare(config: TrainConfig, followers: Sequence[Follower] = ()) -> dict[str, Path]:
     """Collective. Train as `config` says, beside a `full` run and a random one of as many steps.
 
+    followers: of all of them, whose turn is named by its policy.
     Returns the run folders by policy, the subject's first. Raises `InputError`, on every rank, for
     a configuration that cannot be compared.
     """
     world = ring.start(config.fusion_mb, config.cycle_time_ms)
     with world.collective.errors_shared():
-        config.check()
+        check(config)
         policy = policies.make(config.policy, **config.policy_options)
-        if config.policy == "full":
-            raise InputError("policy=full is what others are compared with: choose another")
-        if config.budget_seconds is not None:
-            raise InputError("budget_seconds is for train: runs that are compared share the clock")
-        if config.elastic:
-            raise InputError("elastic is for train: a comparison keeps its ranks")
-        if config.resume:
-            raise InputError("a comparison cannot be resumed: start it without --resume")
         if config.batch_growth > 1:  # all of them in the subject's epoch
             start = growth.plan(config, policy).start
             config = replace(config, batch_growth_epoch=start)
+    with Following(followers).open(world) as following:
+        runs = _trained(config, world, policy, following)
+    return {name: trainer.folder.path for name, trainer in runs.items()}
+
+
+def _trained(
+    config: TrainConfig, world: World, policy: policies.Policy, following: Following
+) -> dict[str, Trainer]:
+    """The runs, trained by turns to their ends."""
     # No warning is watched for: a checkpoint of one run of three would be of no use.
     watch = Watch()
-    subject = begin(_named(config, config.policy), world, watch, partial(progress, config.policy))
+    subject = begin(_named(config, config.policy), world, watch, following)
     runs = {config.policy: subject, "full": Trainer(_named(config, "full"), world)}
     if config.policy != "random":
         policy = AsMany(subject.filter, scale_lr=subject.filter.policy.scale_lr)
         options = {"as_many_as": subject.folder.path.name}
         runs["random"] = Trainer(_named(config, "random", options), world, policy)
+    followed = {name: following.begin(run, name) for name, run in runs.items()}
     for epoch in range(config.epochs):
         for name in _turns(runs, epoch):
-            report(name, runs[name].run_epoch(watch, partial(progress, name)))
+            progress, report = followed[name]
+            report(runs[name].run_epoch(watch, progress))
     for trainer in runs.values():
         trainer.save()
         trainer.saving.settle()  # nothing comes after it that would tell of a full disk
-    return {name: trainer.folder.path for name, trainer in runs.items()}
+    return runs
+
+
+def check(config: TrainConfig) -> None:
+    """Raise `InputError` for what cannot be compared."""
+    config.check()
+    policies.make(config.policy, **config.policy_options)
+    if config.policy == "full":
+        raise InputError("policy=full is what others are compared with: choose another")
+    if config.budget_seconds is not None:
+        raise InputError("budget_seconds is for train: runs that are compared share the clock")
+    if config.elastic:
+        raise InputError("elastic is for train: a comparison keeps its ranks")
+    if config.resume:
+        raise InputError("a comparison cannot be resumed: start it without --resume")
+
+
+def runs_of(config: TrainConfig) -> list[TrainConfig]:
+    """The runs of a comparison, the subject's first; how many the random one hides shows later."""
+    names = dict.fromkeys((config.policy, "full", "random"))
+    return [_named(config, name) for name in names]
 
 
 def _named(config: TrainConfig, policy: str, options: dict[str, Any] | None = None) -> TrainConfig:

@@ -51,17 +51,22 @@ class FinishedRun:
         return f"{self.folder.name} ({self.config['policy']})"
 
 
-def open_run(run: Path, world: World) -> FinishedRun:
-    """Collective. Raises `InputError` on every rank for a folder that is no finished run."""
+def open_run(path: Path, world: World, decode: bool = True) -> FinishedRun:
+    """Collective. Raises `InputError` on every rank for a folder that is no finished run.
+
+    path: of the run, or of a file of one of its checkpoints, whose weights are then taken.
+    decode: whether all encoded images are decoded now, where they fit in memory.
+    """
     with world.collective.errors_shared():
+        run, _ = checkpoints.run_of(path)
         config = read_settings(run)
         data = recorded(config, "data", "data", run)
         architecture = recorded(config, "model", "architecture", run)
-        train_set = open_dataset(data, train=True, limit=config["limit"])
+        train_set = open_dataset(data, train=True, limit=config["limit"], decode=decode)
         channels, height, _ = train_set.shape
         model = models.make(architecture, channels, train_set.num_classes, height)
     refuse_other_data(data, {"training": train_set}, world)
-    state, rows = checkpoints.finished(run, world)
+    state, rows = checkpoints.finished(path, world)
     with world.collective.errors_shared():
         model.load_state_dict(state["model"])
     prepare = Normalize(train_set.mean, train_set.std)

@@ -6,6 +6,7 @@ and decide lives in the modules it calls.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -45,8 +46,7 @@ from hvdfilter.world import World
 Progress = Callable[[int, int, int], None]
 # Called on every rank with the record of every finished epoch.
 Report = Callable[[dict[str, Any]], None]
-# Training batches that a pass without a backward takes at once: a few large batches cost less than
-# many small ones, and hold less than a training step does.
+# Training batches that a pass without a backward takes at once: it holds less than a step does.
 FORWARD_BATCHES = 4
 
 
@@ -98,6 +98,7 @@ class Trainer:
             labels=self.train_set.labels,
             seed=config.seed,
             exchange=config.exchange,
+            history=True,
         )
         self.network = network.build(config, self.train_set, world)
         self.model = self.network.model
@@ -123,6 +124,7 @@ class Trainer:
         self.saving = Saving(self.folder.path, world, self.train_step, self.budget)
         self.watchdog.attach(self.folder.path, world)
         self.step, self.loss_sum, self._resumed_at = 0, 0.0, 0
+        self._running: torch.Tensor | None = None  # the epoch's sum of losses, on the device
         if config.resume:
             self._resume()
         ring.broadcast(self.model, self.optimizer, world)
@@ -190,6 +192,7 @@ class Trainer:
         self._resumed_at = self.step  # not 0 only after a checkpoint taken in mid-epoch
         steps = self.step + _steps(len(self.sampler), self.batch_size)
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=device)
+        self._running = loss_sum
         self.model.train()
         with self.filter.costs.measure("training"):
             for ids, x, y in self._batches(self.loader, f"epoch {self.epoch}, training"):
@@ -274,6 +277,12 @@ class Trainer:
 
     def _loader(self, images: Images, sampler: ShardSampler | range, size: int) -> Any:
         return make_loader(images, sampler, size, self.config.workers)
+
+    def running_loss(self) -> float:
+        """Mean of this rank's losses in the epoch so far; waits for the device. NaN before it."""
+        last = self._resumed_at * self.batch_size + len(self.sampler)
+        seen = min(self.step * self.batch_size, last)
+        return math.nan if self._running is None or not seen else self._running.item() / seen
 
     def save(self) -> None:
         """Collective. Have the checkpoint of where the run is written, as it trains on."""

@@ -34,4 +34,5 @@ def counted(
         # One a parameter tensor a step, as they are handed to Horovod, which fuses them.
         "allreduce_calls": steps * tensors,
         "allreduce_calls_saved": saved * tensors,
+        **filt.overview.record,
     }

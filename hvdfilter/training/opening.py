@@ -22,6 +22,7 @@ from hvdfilter.policies import Policy, score_file
 from hvdfilter.policies.static import Static
 from hvdfilter.policies.wrapping import innermost, with_innermost
 from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.following import Following
 from hvdfilter.training.preemption import Preempted, Watch
 from hvdfilter.training.run_folder import read_metrics
 from hvdfilter.world import World
@@ -52,7 +53,7 @@ def prepare(
     run: Path,
     start: Start,
     watch: Watch,
-    progress: Callable[[int, int, int], None],
+    following: Following,
     world: World,
 ) -> Policy:
     """Collective. `policy` with the score file of its opening, which is made if need be.
@@ -73,9 +74,10 @@ def prepare(
         mine = replace(config, seed=seed, runs=file.parent, name=f"seed-{seed}", resume=True)
         mine = replace(mine, budget_seconds=None)  # the run's own, of which this takes a part
         trainer = start(mine, one)
+        progress, report = following.begin(trainer, f"opening, seed {seed}", static.opening)
         while trainer.epoch < static.opening:
             try:
-                trainer.run_epoch(watch, progress)
+                report(trainer.run_epoch(watch, progress))
             except Preempted:
                 raise Preempted(run) from None
             trainer.save()

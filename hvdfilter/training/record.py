@@ -78,6 +78,7 @@ class Record:
         path = Path(folder)
         self.folder = RunFolder.open(path.parent, path.name, config, filt.world, resume)
         self._checkpoints = Checkpoints(self.folder.path, filt.world)
+        filt.overview.wanted = True
         self.next_epoch = 0
         if resume:
             self._resume()
@@ -97,7 +98,7 @@ class Record:
         world, costs = filt.world, filt.costs
         seconds, sent = costs.take()
         seconds["total"] = time.perf_counter() - self._started
-        apart = ("waiting", "agreement", "exchange", "rescoring", "checkpoint")
+        apart = ("waiting", "agreement", "exchange", "rescoring", "checkpoint", "history")
         own = seconds["total"] - sum(seconds.get(part, 0.0) for part in apart)
         seconds["training"] = max(0.0, own)
         worked = np.array([time.process_time() - self._worked])

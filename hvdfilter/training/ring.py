@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import platform
+import time
+from pathlib import Path
 
 import torch
 
@@ -169,3 +171,26 @@ def gradient_traffic(model: torch.nn.Module, world: World, fp16: bool = False) -
     parameters = [p for p in model.parameters() if p.requires_grad]
     sizes = [p.numel() * (2 if fp16 else p.element_size()) for p in parameters]
     return sum(sizes), len(parameters)
+
+
+def start_timeline(path: Path, world: World) -> bool:
+    """On rank 0: have Horovod write its timeline to `path` from here on; whether it does.
+
+    It does where it was started with HOROVOD_TIMELINE=DYNAMIC, and writes none already.
+    """
+    hvd = horovod()
+    if world.size == 1 or hvd is None or os.environ.get("HOROVOD_TIMELINE") != "DYNAMIC":
+        return False
+    try:
+        hvd.start_timeline(str(path))
+    except ValueError:  # it was started before the variable was set
+        return False
+    return True
+
+
+def stop_timeline() -> None:
+    """On rank 0: close the timeline's file; it is whole when this returns."""
+    hvd = horovod()
+    if hvd is not None:
+        time.sleep(0.1)  # Horovod writes down the end of an allreduce after it has told us of it
+        hvd.stop_timeline()

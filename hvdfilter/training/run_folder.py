@@ -6,40 +6,32 @@ number, a named one must be resumed or renamed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hvdfilter import files, plain_yaml
 from hvdfilter.errors import InputError
 from hvdfilter.training import run_files
-from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.names import check_name
+from hvdfilter.training.resuming import option_of, refuse_mistyped, refuse_other_work
 from hvdfilter.training.run_files import read_config, read_metrics
 from hvdfilter.world import World
 
-__all__ = ["RunFolder", "read_config", "read_metrics"]
+__all__ = ["RunFolder", "option_of", "read_config", "read_metrics"]
 
 CONFIG = "config.yaml"
-# May change when a run is resumed (the batch of a rank, so that fewer ranks can keep the global
-# batch); everything else decides what is computed.
-FREE_TO_CHANGE = (
-    *("resume", "runs", "name", "workers", "batch_size", "accumulate", "decoded_cache"),
-    *("checkpoint_minutes", "silence_minutes", "cycle_time_ms", "fusion_threshold_mb"),
-    "elastic",
-)
-_DEFAULTS: dict[str, Any] = {option.name: option for option in fields(TrainConfig)}
 
 
 class RunFolder:
-    """Paths and files of one run."""
+    """Paths and files of one run. existed: whether there was something of it to go on from."""
 
-    def __init__(self, path: Path, world: World) -> None:
-        self.path, self._world = path, world
+    def __init__(self, path: Path, world: World, existed: bool = False) -> None:
+        self.path, self._world, self.existed = path, world, existed
         self.config, self.metrics = path / CONFIG, path / "metrics.jsonl"
 
     @classmethod
@@ -55,16 +47,42 @@ class RunFolder:
 
         runs: the folder that holds it. name: of the run; None makes one from `options`, the plain
         values of `config.yaml`. Raises `InputError`, on every rank, when a named run exists and is
-        not resumed, when it was started with other options, or when it cannot be written.
+        not resumed, when it was started with other options, when its name is most likely a slip
+        of one that is to be resumed, or when it cannot be written.
         """
-        path = b""
+        return cls._find(_claim, runs, name, options, world, resume)
+
+    @classmethod
+    def look(
+        cls,
+        runs: Path,
+        name: str | None,
+        options: Mapping[str, Any],
+        world: World,
+        resume: bool = False,
+    ) -> RunFolder:
+        """Collective. What `open` would return or raise; nothing is made or written."""
+        return cls._find(_look, runs, name, options, world, resume)
+
+    @classmethod
+    def _find(
+        cls,
+        by: Callable[[Path, str | None, Mapping[str, Any], bool], _Found],
+        runs: Path,
+        name: str | None,
+        options: Mapping[str, Any],
+        world: World,
+        resume: bool,
+    ) -> RunFolder:
+        said = b""
         with world.collective.errors_shared():
             if name is not None:
                 check_name(name)
             if world.rank == 0:
-                path = os.fsencode(_claim(runs, name, options, resume))
-        path = world.collective.broadcast_bytes(path)
-        return cls(Path(os.fsdecode(path)), world)
+                found = by(runs, name, options, resume)
+                said = (b"1" if found.existed else b"0") + os.fsencode(found.path)
+        said = world.collective.broadcast_bytes(said)
+        return cls(Path(os.fsdecode(said[1:])), world, existed=said[:1] == b"1")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Collective. Add one line to `metrics.jsonl`; `InputError` on every rank if it cannot."""
@@ -86,23 +104,17 @@ class RunFolder:
                 files.write(self.metrics, "".join(kept))
 
 
-def option_of(config: Mapping[str, Any], name: str) -> Any:
-    """An option of a run's configuration; its default for a run that is older than the option."""
-    if name in config or name not in _DEFAULTS:
-        return config.get(name)
-    option = _DEFAULTS[name]
-    return option.default_factory() if option.default is MISSING else option.default
+class _Found(NamedTuple):
+    path: Path
+    existed: bool
 
 
-def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
+def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> _Found:
     text = plain_yaml.dump(options, f"run {name}")
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        # A folder without a configuration was cut off as it was made: it is taken over.
-        path = runs / (name or "")
-        if resume and (path / CONFIG).exists():
-            _same_run(read_config(path), options)
-            return path
+        if _goes_on(runs, name, options, resume):
+            return _Found(runs / (name or ""), True)
         path = _create(runs, name, options, resume)
     except OSError as failed:
         raise InputError(
@@ -115,38 +127,62 @@ def _claim(runs: Path, name: str | None, options: Mapping[str, Any], resume: boo
         with suppress(OSError):  # so that the same command can be given again
             path.rmdir()
         raise
-    return path
+    return _Found(path, False)
+
+
+def _look(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> _Found:
+    plain_yaml.dump(options, f"run {name}")
+    if _goes_on(runs, name, options, resume):
+        return _Found(runs / (name or ""), True)
+    path = next(one for one in _places(runs, name, options) if name or not os.path.lexists(one))
+    if os.path.lexists(path) and not (resume and path.is_dir()):
+        raise _taken(path)
+    above = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"the run folder under {runs} cannot be written: choose another place (--runs DIR)"
+        )
+    return _Found(path, False)
+
+
+def _goes_on(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> bool:
+    """Whether there is a run to resume, which has to be the one that was meant."""
+    # A folder without a configuration was cut off as it was made: it is taken over.
+    if not resume or name is None:
+        return False
+    if (runs / name / CONFIG).exists():
+        refuse_other_work(read_config(runs / name), options)
+        return True
+    refuse_mistyped(runs, name, options)
+    return False
 
 
 def _create(runs: Path, name: str | None, options: Mapping[str, Any], resume: bool) -> Path:
-    if name is not None:
+    for path in _places(runs, name, options):
         try:
-            (runs / name).mkdir(exist_ok=resume)
-        except FileExistsError:
-            if not (runs / name).is_dir():
-                raise InputError(f"{runs / name} is a file: choose another name") from None
-            raise InputError(
-                f"run {runs / name} exists: continue it with --resume true (in a script "
-                "resume=True), or choose another name"
-            ) from None
-        return runs / name
-    data = options["data"].split(":")[0]
-    stem = f"{data}-{options['model']}-{options['policy']}".replace(":", "-").replace("/", "-")
-    number = 1
-    while True:
-        path = runs / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir()
+            path.mkdir(exist_ok=resume and name is not None)
             return path
         except FileExistsError:
-            number += 1
+            if name is not None:
+                raise _taken(path) from None
+    raise AssertionError("there is always another number")
 
 
-def _same_run(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for option, value in now.items():
-        before = option_of(saved, option)
-        if option not in FREE_TO_CHANGE and before != value:
-            raise InputError(
-                f"the run to resume has {option}={before} but now {option}={value}: "
-                "resume with the options it was started with, or start a new run"
-            )
+def _places(runs: Path, name: str | None, options: Mapping[str, Any]) -> Iterator[Path]:
+    """Where the run may lie: under its name, or without one under the first number that is free."""
+    if name is not None:
+        yield runs / name
+        return
+    data = options["data"].split(":")[0]
+    stem = f"{data}-{options['model']}-{options['policy']}".replace(":", "-").replace("/", "-")
+    yield runs / stem
+    yield from (runs / f"{stem}-{number}" for number in itertools.count(2))
+
+
+def _taken(path: Path) -> InputError:
+    if not path.is_dir():
+        return InputError(f"{path} is a file: choose another name")
+    return InputError(
+        f"run {path} exists: continue it with --resume true (in a script resume=True), or choose "
+        "another name"
+    )

@@ -30,6 +30,9 @@ from hvdfilter.world import World
 
 COLUMNS = ("loss", "grad_norm", "confidence", "margin", "correct")
 FILE = "scores.parquet"
+#: What a run notes of each sample for people, see `hvdfilter.agreement.history`.
+NOTED = ("observations", "trained_epochs", "hidden_epochs", "margin_mean")
+NAMES = (*score_file.AGGREGATES, *NOTED)
 
 
 def score_run(run: Path, data: str | None = None, limit: int | None = None) -> Path:
@@ -37,11 +40,13 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
 
     The file holds the columns `COLUMNS`, `el2n` (the gradient norm of this one model), what policy
     `feature-filter` chooses by where the model ends in a linear layer, and what the run itself
-    noted of each sample that a static policy chooses by, such as `forgetting`.
+    noted of each sample over its epochs: what a static policy chooses by, such as `forgetting`, and
+    `NOTED`.
 
-    data: another set to score, such as what a hold-out model was not trained on, written to
-    `scores-of-NAME.parquet`; limit: only its first samples. Raises `InputError` on every rank when
-    `run` is no finished run.
+    run: its folder, or a file of one of its checkpoints, which is scored in the place of the newest
+    one and written to `scores-epoch-E.parquet`. data: another set to score, such as what a hold-out
+    model was not trained on, written to `scores-of-NAME.parquet`; limit: only its first samples.
+    Raises `InputError` on every rank when `run` is no finished run.
     """
     world = ring.start()
     finished = open_run(run, world)
@@ -56,11 +61,13 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
     columns["el2n"] = columns["grad_norm"]
     if data is None:
         columns |= _noted(finished.rows, book)
-    path = run / (FILE if data is None else f"scores-of-{_plain(data)}.parquet")
+        if "margin_mean" in columns:  # of the whole run, unless its policy made one of its opening
+            columns.setdefault("aum", columns["margin_mean"])
+    path = finished.folder / _file_name(data, finished.state if run != finished.folder else None)
     made = {
         "model": finished.architecture,
         "data": data or finished.data,
-        "run": run.name,
+        "run": finished.folder.name,
         "trained_on": finished.data,
         "epochs": finished.state["epoch"],
         "seeds": [finished.config["seed"]],
@@ -111,7 +118,7 @@ def _noted(saved: dict[str, Any], book: ScoreBook) -> dict[str, NDArray[Any]]:
     return {
         name: column.astype(bool if column.dtype == bool else np.float32)
         for name, column in columns_of(saved, book).items()
-        if name in score_file.AGGREGATES and column.ndim == 1 and _known(column, book)
+        if name in NAMES and column.ndim == 1 and _known(column, book)
     }
 
 
@@ -119,6 +126,17 @@ def _known(column: NDArray[Any], book: ScoreBook) -> bool:
     """Collective. Whether any rank's block of a column holds a number."""
     here = np.array([np.isfinite(column).any()], np.int64)
     return bool(book.collective.allreduce(here, "max")[0])
+
+
+def _file_name(data: str | None, state: dict[str, Any] | None) -> str:
+    """state: of a checkpoint that was asked for."""
+    words = ["scores"]
+    if state is not None:
+        words += ["epoch", str(state["epoch"])]
+        words += ["step", str(state["step"])] if state.get("step") else []
+    if data is not None:
+        words += ["of", _plain(data)]
+    return "-".join(words) + ".parquet"
 
 
 def _plain(data: str) -> str:

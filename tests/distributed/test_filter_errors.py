@@ -79,16 +79,19 @@ def test_an_error_that_one_rank_meets_alone_ends_the_job(error: str, sentence: s
     # The other rank waits in a collective; without an abort it would wait for ever.
     program = f"""
         import sys
+        from dataclasses import replace
         import hvdfilter as hf
-        from hvdfilter import cli
+        from hvdfilter.cli import program
         def broken(options):
             here = hf.init()
             if here.rank == 1:
                 raise {error}("out of the blue")
             here.collective.barrier()
             return 0
-        cli._COMMANDS["policies"] = broken
-        sys.exit(cli.main(["policies"]))
+        program.COMMANDS = [
+            replace(one, run=broken) if one.name == "policies" else one for one in program.COMMANDS
+        ]
+        sys.exit(program.main(["policies"]))
     """
     started = time.monotonic()
     done = run_ranks(program, 2, timeout=40)

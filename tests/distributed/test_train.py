@@ -61,11 +61,22 @@ def test_the_record_of_a_run_adds_up(tmp_path: Path) -> None:
         assert r["gradient_bytes_saved"] == per_step * (r["steps_full"] - r["steps"])
         assert r["lr_scale"] == pytest.approx(96 / r["kept"])
         assert {"training", "scoring", "exchange", "agreement"} <= set(r["seconds"])
-        # Three fields of four bytes for each sample that had to travel, plus counts.
-        assert 0 < r["bytes_sent"]["exchange"] <= 96 * 12 + 400
+        # Four fields of four bytes for each sample that had to travel, plus counts.
+        assert 0 < r["bytes_sent"]["exchange"] <= 96 * 16 + 400
+        # Each of the samples stands in one class, in one bin, and was trained some epochs ago.
+        assert sum(r["classes"]["samples"]) == 96 and sum(r["classes"]["kept"]) == r["kept"]
+        assert sum(r["mask"]["since_seen"]) == 96 and r["mask"]["since_seen"][0] == r["kept"]
+        assert r["seconds"]["history"] > 0 and r["bytes_sent"]["history"] < 8000
+        for score in r.get("scores", {}).values():
+            assert len(score["edges"]) == len(score["kept"]) + 1 == len(score["hidden"]) + 1
+            assert (sum(score["kept"]), sum(score["hidden"])) == (r["kept"], r["hidden"])
+    assert [sorted(r.get("scores", {})) for r in records] == [
+        [],
+        *[["confidence", "loss", "margin"]] * 3,
+    ]
     assert records[-1]["hidden"] > 0 and "rescoring" in records[-1]["seconds"]
     run = tmp_path / "run"
-    assert {p.name for p in run.iterdir()} == {
+    assert {p.name for p in run.iterdir() if not p.name.startswith("events.out.tfevents")} == {
         "config.yaml",
         "metrics.jsonl",
         "checkpoints",

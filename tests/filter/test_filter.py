@@ -76,3 +76,20 @@ def test_a_policy_that_keeps_nothing_is_refused() -> None:
 
     with pytest.raises(hf.InputError, match="keeps no sample in epoch 0"):
         hf.Filter(10, "test-nothing", epochs=1).begin_epoch(0)
+
+
+def test_a_framework_that_counts_epochs_by_itself_changes_none() -> None:
+    # Accelerate counts the passes over a loader from 0, also in a run that goes on at epoch 2.
+    filt = hf.Filter(50, "full", epochs=3)
+    run_epoch(filt, 0, torch.ones(50))
+    run_epoch(filt, 1, torch.ones(50))
+    filt.begin_epoch(2)
+    whole, rest = list(filt.sampler()), hf.Filter(50, "full", epochs=3)
+    for start in range(0, 50, 10):
+        scored_ids = torch.tensor(whole[start : start + 10])
+        filt.loss(torch.zeros(10, 5, requires_grad=True), scored_ids % 5, scored_ids)
+        if start == 10:
+            rest.load_state_dict(filt.state_dict(consumed=20))
+    rest.begin_epoch(2)
+    rest.sampler().set_epoch(0)
+    assert list(rest.sampler()) == whole[20:]

@@ -1,7 +1,8 @@
-"""timm's loader on an indexed set: it sets the transform of what it is given, and keeps the ids."""
+"""timm's loader on an indexed set, which keeps the ids, and its training loop under a filter."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import hvdfilter as hf
+from tests.frameworks.cases import LAUNCHERS, run_example
+
+
+def timm() -> Any:
+    """timm.data; skips where it cannot be imported."""
+    try:
+        return pytest.importorskip("timm.data")
+    except RuntimeError as broken:  # a torchvision of another torch
+        pytest.skip(f"timm cannot be imported: {broken}")
 
 
 class Images(Dataset[Any]):
@@ -26,10 +36,7 @@ class Images(Dataset[Any]):
 
 
 def test_its_loader_transforms_an_indexed_set_and_its_batches_are_filtered() -> None:
-    try:
-        data = pytest.importorskip("timm.data")
-    except RuntimeError as broken:  # a torchvision of another torch
-        pytest.skip(f"timm cannot be imported: {broken}")
+    data = timm()
     images = Images()
     made = data.create_loader(
         hf.Indexed(images), (3, 32, 32), 8, mean=(0.0,) * 3, std=(1.0,) * 3, num_workers=0,
@@ -46,3 +53,14 @@ def test_its_loader_transforms_an_indexed_set_and_its_batches_are_filtered() -> 
         seen += ids.tolist()
     filt.end_epoch()
     assert sorted(seen) == mask.kept_ids().tolist()
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_example(launcher: str) -> None:
+    timm()
+    done = run_example("filtered_timm.py", LAUNCHERS[launcher], "--epochs", "7")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = re.findall(r"test accuracy (\S+), hidden (\d+), last rate (\S+)", done.stdout)[0]
+    assert float(found[0]) > 0.85 and int(found[1]) > 0
+    assert float(found[2]) == 1e-6  # the cosine's last one, though steps are fewer

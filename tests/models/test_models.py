@@ -83,6 +83,21 @@ def test_timm_missing(monkeypatch):
         models.make("timm:vit", 3, 10, 32)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import torchvision_nonesuch.ops", "needs torchvision_nonesuch, which is not installed"),
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "nms does not exist"),
+    ],
+)
+def test_what_timm_lacks_is_named(tmp_path, monkeypatch, source, said):
+    (tmp_path / "timm.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(InputError, match=said):
+        models.make("timm:vit", 3, 10, 32)
+
+
 def test_timm_is_asked_for_an_untrained_model(monkeypatch):
     # A stand-in for timm, which is seldom installed: what it is called with is what matters.
     calls = []

@@ -73,6 +73,18 @@ def test_the_choice_is_the_algorithm_s_on_any_number_of_ranks(
         assert set(np.flatnonzero(kept(policy, columns, n, ranks, seed=seed))) == expected
 
 
+def test_what_is_left_may_have_no_finite_score() -> None:
+    # Four samples were observed, and they are the hardest, which are dropped.
+    columns = random_columns(0, 40, 3)
+    columns["observations"][:] = 3
+    columns["aum"][4:] = np.inf
+    policy = make("ccs", by="aum", keep=0.5, beta=0.1, strata=4, opening=3)
+    keys = [hardness(columns, "aum", i) for i in range(40)]
+    expected = by_hand(keys, 4, 20, 4, seed=1)
+    for ranks in (1, 3):
+        assert set(np.flatnonzero(kept(policy, columns, 40, ranks, seed=1))) == expected
+
+
 @pytest.mark.parametrize(
     ("keep", "share"), [(0.8, 0.0), (0.7, 0.0), (0.45, 0.1), (0.2, 0.2), (0.1, 0.3), (0.05, 0.3)]
 )

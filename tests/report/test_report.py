@@ -1,55 +1,15 @@
-"""A run told in one row and on one page, from metrics whose sums are known."""
+"""A run told in one row and in sentences, from metrics whose sums are known."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from hvdfilter.errors import InputError
 from hvdfilter.report.compare import find_full, summarise
-from hvdfilter.report.page import write_page
 from hvdfilter.report.verdict import verdict
-from hvdfilter.training.config import TrainConfig
-
-
-def make_run(folder: Path, policy: str, hidden: list[int], ranks: int = 2) -> Path:
-    """A run of 100 samples and `len(hidden)` epochs, which take a second where all are kept."""
-    folder.mkdir(parents=True)
-    config = TrainConfig(policy=policy, epochs=len(hidden))
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
-    lines = [
-        json.dumps(
-            {
-                "epoch": epoch,
-                "train_loss": 1 / (epoch + 1),
-                "test_accuracy": 0.9 + epoch / 100,
-                "samples": 100,
-                "kept": 100 - out,
-                "hidden": out,
-                "mask_digest": "ab" * 32,
-                "steps": 100 - out,
-                "steps_full": 100,
-                "ranks": ranks,
-                "gradient_bytes": 10 * (100 - out),
-                "allreduce_calls": 4 * (100 - out),
-                # All the time goes into steps: both follow the samples that are kept.
-                "cpu_seconds": 1.5 * (100 - out) / 100,
-                "seconds": {
-                    "total": (100 - out) / 100,
-                    "scoring": 0.01,
-                    "exchange": 0.02,
-                    "agreement": 0.01,
-                },
-            }
-        )
-        for epoch, out in enumerate(hidden)
-    ]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
+from tests.report.runs import make_run
 
 
 def test_sums_over_epochs(tmp_path: Path) -> None:
@@ -71,15 +31,6 @@ def test_the_full_run_beside_it_is_found_only_if_it_did_the_same_work(tmp_path: 
     assert found is not None and found.folder == full
 
 
-def test_page_holds_both_runs_and_all_figures(tmp_path: Path) -> None:
-    mine = make_run(tmp_path / "mine", "kakurenbo", [0, 30, 20])
-    make_run(tmp_path / "full <run>", "full", [0, 0, 0])
-    page = write_page([mine]).read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert "16.7%" in page and "4.80%" in page
-    assert "full &lt;run&gt;" in page and "<run>" not in page
-
-
 def test_the_verdict_tells_what_the_metrics_say(tmp_path: Path) -> None:
     run, full, random = (
         summarise(make_run(tmp_path / policy, policy, hidden))
@@ -99,15 +50,3 @@ def test_the_verdict_tells_what_the_metrics_say(tmp_path: Path) -> None:
     _, took, accuracy = verdict(slower, full)
     assert "10.0% more time" in took and "-0.60 of the share" in took
     assert "91.50%, 0.50 points below `full`." in accuracy
-
-
-def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a run folder"):
-        write_page([tmp_path])
-    run = make_run(tmp_path / "a", "full", [0])
-    (run / "metrics.jsonl").write_text('{"epoch": 0,')
-    with pytest.raises(InputError, match="metrics.jsonl is damaged"):
-        write_page([run])
-    (run / "metrics.jsonl").write_text("")
-    with pytest.raises(InputError, match="no finished epoch"):
-        write_page([run])

@@ -116,6 +116,9 @@ def test_a_damaged_one_is_passed_over_with_a_warning_and_put_aside(
         if name.startswith("000002") and "rows" in name:
             flip(kept.folder / name)
     assert finished(tmp_path, ALONE).state["epoch"] == 1
+    assert not [name for name in _names(kept) if name.endswith(DAMAGED)]  # who only reads
+    again = Checkpoints(tmp_path, ALONE).newest()
+    assert again is not None and again.state["epoch"] == 1
     said = capsys.readouterr().err
     assert said.startswith("hvdfilter: warning: checkpoint ") and "is damaged" in said
     assert len([name for name in _names(kept) if name.endswith(DAMAGED)]) == 2

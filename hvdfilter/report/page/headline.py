@@ -1,0 +1,78 @@
+"""What the page says first: the verdict in words, and one row for each group of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hvdfilter.report.page.groups import Group, Run, baseline, interval
+from hvdfilter.report.verdict import certainty, verdict
+
+HEAD = (
+    *("runs", "of them", "test accuracy", "hidden", "optimiser steps", "seconds", "against full"),
+    *("CPU seconds", "gradient, MB a rank"),
+)
+
+
+def sentences(groups: Sequence[Group], subject: Run) -> list[str]:
+    """The verdict on the subject's group, means over its seeds."""
+    mine = next(group for group in groups if subject in group.runs)
+    summary = mine.summary
+    full, random = (baseline(mine, groups, policy) for policy in ("full", "random"))
+    if full is None:
+        found = [
+            f"`{summary.policy}` hid {summary.hidden:.1%} of the samples in {summary.epochs} "
+            f"epochs of {summary.total / summary.epochs:.2f} s; test accuracy is "
+            f"{_accuracy(mine)}."
+        ]
+        if summary.policy != "full":
+            found.append(
+                "There is no `full` run of the same work to compare with: `hvdfilter compare` "
+                "trains one beside it."
+            )
+        return found
+    found = verdict(summary, full.summary, random.summary if random is not None else None)
+    sure = [certainty(_by_seed(mine), _by_seed(full), "full")]
+    if random is not None:
+        sure.append(certainty(_by_seed(mine), _by_seed(random), "random"))
+    return found + [sentence for sentence in sure if sentence]
+
+
+def headline(groups: Sequence[Group]) -> dict[str, list[tuple[str, ...]]]:
+    """The table of comparison: its head and rows, as text."""
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        mean, full = group.summary, baseline(group, groups, "full")
+        against = "" if full is None else f"{mean.total / full.summary.total - 1:+.1%}"
+        rows.append(
+            (
+                group.label,
+                f"{len(group.runs)}",
+                _accuracy(group),
+                f"{mean.hidden:.1%}",
+                f"{mean.steps:,d}",
+                f"{mean.total:,.1f}",
+                against,
+                "" if math.isnan(mean.cpu) else f"{mean.cpu:,.1f}",
+                f"{mean.gradient_bytes / 1e6:,.1f}",
+            )
+        )
+    return {"head": [HEAD], "rows": rows}
+
+
+def _accuracy(group: Group) -> str:
+    values = np.array([run.summary.accuracy for run in group.runs])
+    if not np.isfinite(values).all():
+        return "not measured"
+    mean, half = interval(values)
+    return f"{mean:.2%}" if half is None else f"{mean:.2%} ± {half:.2%}"
+
+
+def _by_seed(group: Group) -> dict[int, float]:
+    return {
+        run.config["seed"]: run.summary.accuracy
+        for run in group.runs
+        if isinstance(run.config.get("seed"), int)
+    }

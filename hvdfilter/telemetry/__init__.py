@@ -1,0 +1,1 @@
+"""What tells others of a run as it goes: event files, log lines, ranges, traces."""

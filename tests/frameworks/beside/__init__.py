@@ -1,0 +1,1 @@
+"""On the module path of a test's processes, where Python imports `sitecustomize` at its start."""
