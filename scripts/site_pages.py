@@ -25,7 +25,7 @@ from scripts.steps import ROOT
 #: The site's contents. Below a caption stand pages of docs/, by name.
 CONTENTS = {
     "Begin": ["generated/readme", "tutorial", "which-policy", "policies"],
-    "Use": ["scripts", "data", "tuning", "troubleshooting"],
+    "Use": ["watching", "scripts", "data", "files", "tuning", "troubleshooting"],
     "On a cluster": ["generated/jobs", "cluster", "survival", "elastic", "scaling"],
     "How it works": ["agreement", "generated/agreement", "setup-trials"],
     "The papers' own": [

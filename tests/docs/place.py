@@ -30,6 +30,7 @@ REPLACED = {
     "{000000..000049}": "{000000..000000}",
     ",224": ",8",
     "/local/scratch": "scratch",
+    "runs/NAME": "runs/digits-cnn-kakurenbo",  # of a command before
     "--epochs 60": "--epochs 3",
     "--batch-growth 8 --optimizer lars": "--batch-growth 8 --policy_options.opening 1 --optimizer "
     + LARS,
