@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from tests.distributed.warm import SERVERS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-_servers: list[subprocess.Popen[bytes]] = []
 
 
 def mpirun() -> str:
@@ -96,7 +95,6 @@ def run_ranks(
 def warm_ranks() -> str:
     """The folder of the sockets of `warm`'s servers; they end with this process."""
     folder = tempfile.mkdtemp(prefix="warm-")
-    atexit.register(shutil.rmtree, folder)
     started = [
         subprocess.Popen(
             [sys.executable, str(HERE / "warm.py"), f"{folder}/{number}"],
@@ -107,10 +105,16 @@ def warm_ranks() -> str:
         )
         for number in range(SERVERS)
     ]
+    atexit.register(_end, started, folder)
     for server in started:
         assert server.stdout is not None and server.stdout.readline(), "torch cannot be imported"
-    _servers.extend(started)  # whose standard input stays open as long as this process lives
     return folder
+
+
+def _end(servers: Iterable[subprocess.Popen[bytes]], folder: str) -> None:
+    for server in servers:
+        server.communicate(timeout=10)  # closes their standard input, at which they end
+    shutil.rmtree(folder)
 
 
 def check_ranks(source: str, ranks: int, *args: str, timeout: float = 60, **kwargs: object) -> str:

@@ -71,7 +71,7 @@ def test_bad_input_is_one_sentence_on_every_rank(tmp_path: Path) -> None:
     out = check_ranks(SENTENCES, 2)
     for sentence in (
         "exchange='half' is unknown: choose from float32, float16, 8bit",
-        "exchange=8bit here but",
+        "exchange=8bit, history=False here but",
         "opening=5 leaves no epoch to grow in",
         "minority needs labels: give them to Filter",
     ):
