@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,13 +72,10 @@ def _followers(options: Namespace) -> list[Follower]:
     from hvdfilter.report.screen import Screen
 
     chosen: list[Follower] = [Screen(errors=options.json)]
-    tensorboard = options.tensorboard
-    if tensorboard is None:
-        tensorboard = find_spec("tensorboard") is not None
-    if tensorboard:
+    if options.tensorboard is not False:
         from hvdfilter.telemetry.tensorboard import TensorBoard
 
-        chosen.append(TensorBoard())
+        chosen.append(TensorBoard(options.tensorboard))
     if options.prometheus is not None:
         from hvdfilter.telemetry.prometheus import Prometheus
 

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from hvdfilter.training.run_files import read_metrics
 
 if TYPE_CHECKING:
     from hvdfilter.training.loop import Trainer
+    from hvdfilter.world import World
 
 _EPOCH = {
     "train/loss": "train_loss",
@@ -32,33 +34,44 @@ _EPOCH = {
 
 
 class TensorBoard(Follower):
-    """A file for each run that it follows."""
+    """A file for each run that it follows.
+
+    wanted: None where nobody said; then rank 0's host decides, by whether TensorBoard is installed.
+    """
 
     every = 30.0
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool | None = None) -> None:
+        self._wanted = wanted
         self._files: dict[Path, Path] = {}
         self._steps: dict[Path, int] = {}  # of the optimiser, before this epoch
         self._careful = Careful()
 
+    def prepare(self, world: World) -> None:
+        """Collective. One decision for all ranks, whatever is installed on their hosts."""
+        if self._wanted is None:
+            here = b"1" if world.rank == 0 and find_spec("tensorboard") is not None else b""
+            self._wanted = world.collective.broadcast_bytes(here) == b"1"
+
     def begin(self, run: Trainer, turn: str) -> None:
         """A resumed run gets one file more, as TensorBoard has it."""
+        if not self._wanted:
+            return
         folder = run.folder.path
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._files[folder] = folder / f"{name}.hvdfilter"
-        before = read_metrics(folder) if run.world.rank == 0 and run.epoch else []
-        self._steps[folder] = sum(record["steps"] for record in before)
-        first = first_record(time.time())
-        self._careful.first(run.world, lambda: self._append(folder, first))
+        self._careful.first(run.world, lambda: self._open(folder, run.epoch))
 
     def tick(self, run: Trainer, now: Now) -> None:
         """The running figures."""
+        if not self._wanted:
+            return
         step = self._steps[run.folder.path] + now.step
         self._write(run, step, {"now/loss": now.loss, "now/samples_per_second": now.rate})
 
     def epoch(self, run: Trainer, record: dict[str, Any], now: Now) -> None:
         """The epoch's, at its number counted from one."""
-        if run.world.rank != 0:
+        if run.world.rank != 0 or not self._wanted:
             return
         self._steps[run.folder.path] += record["steps"]
         values = {tag: record[name] for tag, name in _EPOCH.items() if name in record}
@@ -66,6 +79,11 @@ class TensorBoard(Follower):
         values["train/samples_per_second"] = now.rate
         values |= {f"seconds/{part}": taken for part, taken in record["seconds"].items()}
         self._write(run, record["epoch"] + 1, values)
+
+    def _open(self, folder: Path, epoch: int) -> None:
+        before = read_metrics(folder) if epoch else []
+        self._steps[folder] = sum(record["steps"] for record in before)
+        self._append(folder, first_record(time.time()))
 
     def _write(self, run: Trainer, step: int, values: dict[str, float]) -> None:
         known = {tag: value for tag, value in values.items() if not math.isnan(value)}

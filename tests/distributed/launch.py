@@ -87,6 +87,8 @@ def run_ranks(
     """Run the program text `source` on `ranks` ranks with `args` as its arguments."""
     flags = ["--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
     rank = [sys.executable, "-I", "-S", str(HERE / "rank.py"), warm_ranks(), str(SERVERS)]
+    if any(name.startswith(("PYTHON", "LD_")) for name in env or ()):  # read as a process starts
+        rank = [sys.executable, "-c"]
     program = [*rank, textwrap.dedent(source), *args]
     return run_command([mpirun(), *flags, *program], timeout, env, cwd)
 

@@ -72,6 +72,10 @@ def mnist(ours: bool, *options: str) -> tuple[list[str], list[str]]:
     )
 
 
+# Three runs of up to 100 s each.
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(320)]
+
+
 # One at a time: two runs of one script differ in the last bits where Adasum works in fp16.
 @pytest.mark.distributed
 @pytest.mark.parametrize("option", ["--fp16-allreduce", "--use-adasum"])

@@ -88,8 +88,9 @@ def images_of(run: Path) -> Images:
         kinds = list(_kinds(samples))
         shown = sorted({int(i) for kind in kinds for i in kind.shown})
         thumbnails = _thumbnails(finished, samples, shown)
-    except (InputError, ImportError, RuntimeError) as missing:  # the last: other weights
-        return Images(missing=" ".join(str(missing).split()).rstrip("."))
+    except Exception as missing:  # of a reader, a model or a file: the page has all the rest
+        said = str(missing) if isinstance(missing, InputError) else f"{missing!r}"
+        return Images(missing=" ".join(said.split()).rstrip("."))
     galleries = tuple(
         Gallery(k.name, k.title, k.text, k.total, tuple(thumbnails[int(i)] for i in k.shown))
         for k in kinds
