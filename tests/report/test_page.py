@@ -86,6 +86,16 @@ def test_a_run_whose_random_one_hides_as_many_is_told_from_another(tmp_path: Pat
     ]
 
 
+def test_what_a_run_has_yet_to_do_is_not_what_it_saved(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "half", "loss", [0, 30, 30, 30])
+    make_run(tmp_path / "full", "full", [0] * 4)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:2]))
+    page = write_page([run, tmp_path / "full"]).read_text()
+    assert "no <code>full</code> run of the same work and as many epochs" in page
+    assert "instead of" not in page and "half has 2 of 4 epochs" in page
+
+
 def test_classes_scores_and_masks_are_drawn_as_noted(tmp_path: Path) -> None:
     page = Page(write_page([make_run(tmp_path / "a", "loss", HIDDEN, extra=NOTED)]))
     classes = {(row["epoch"], row["class"]): row["share"] for row in page.rows("classes")}

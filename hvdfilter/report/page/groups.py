@@ -233,7 +233,10 @@ def _differs(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def baseline(group: Group, others: Sequence[Group], policy: str) -> Group | None:
-    """The group of `policy` that did the same work on as many ranks, whatever its seeds."""
+    """The group of `policy` that did the same work on as many ranks, whatever its seeds.
+
+    Only where all have trained as many epochs: what a run has yet to do is not what it saved.
+    """
     mine = group.runs[0]
     for other in others:
         theirs = other.runs[0]
@@ -244,6 +247,7 @@ def baseline(group: Group, others: Sequence[Group], policy: str) -> Group | None
             for name in SAME_WORK
             if name != "seed"
         )
-        if same and theirs.summary.ranks == mine.summary.ranks:
+        lengths = {run.summary.epochs for run in (*group.runs, *other.runs)}
+        if same and theirs.summary.ranks == mine.summary.ranks and len(lengths) == 1:
             return other
     return None

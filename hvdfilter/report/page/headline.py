@@ -29,8 +29,8 @@ def sentences(groups: Sequence[Group], subject: Run) -> list[str]:
         ]
         if summary.policy != "full":
             found.append(
-                "There is no `full` run of the same work to compare with: `hvdfilter compare` "
-                "trains one beside it."
+                "There is no `full` run of the same work and as many epochs to compare with: "
+                "`hvdfilter compare` trains one beside it."
             )
         return found
     found = verdict(summary, full.summary, random.summary if random is not None else None)
