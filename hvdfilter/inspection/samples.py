@@ -30,8 +30,7 @@ class Samples:
     """N samples; row i of every array is sample i.
 
     source: where it was read. labels: int64 [N], -1 where the run was given none. columns: [N]
-    each, with their initial values, infinite for most, where nothing was observed. epochs: how many
-    the run had finished.
+    each, not finite where no score was observed. epochs: how many the run had finished.
     """
 
     source: Path
@@ -68,6 +67,8 @@ def samples_of(run: Path) -> Samples:
         for name in rows
         if name.startswith(_COLUMN) and rows[name].ndim == 1
     }
+    if "confidence" in columns and "age" in columns:  # whose initial value is a number
+        columns["confidence"] = np.where(columns["age"] < 0, np.nan, columns["confidence"])
     number = int(state["filter"]["num_samples"])
     labels = columns.pop("label", np.full(number, -1))
     return Samples(run, labels.astype(np.int64), columns, int(state["epoch"]))

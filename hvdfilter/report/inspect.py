@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,11 @@ def _samples(screen: Console, title: str, rows: Sequence[Said]) -> None:
 
 def _classes(screen: Console, classes: Sequence[Said]) -> None:
     """A line a class, with its most suspicious samples; those of the highest median loss first."""
-    hardest = sorted(classes, key=lambda one: -_median(one, "loss"))[:CLASSES]
+    # Those of which nothing was observed last: a NaN has no place in an order.
+    places = {one["class"]: _median(one, "loss") for one in classes}
+    unseen = {name: math.isnan(median) for name, median in places.items()}
+    hardest = sorted(classes, key=lambda one: (unseen[one["class"]], -places[one["class"]]))
+    hardest = hardest[:CLASSES]
     title = f"classes, the {len(hardest)} hardest of {len(classes)} by their median loss"
     table = ascii_table("class", "samples", title=title, title_justify="left")
     scores = [

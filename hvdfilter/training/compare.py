@@ -51,14 +51,20 @@ def compare(config: TrainConfig, followers: Sequence[Follower] = ()) -> dict[str
     """
     world = ring.start(config.fusion_mb, config.cycle_time_ms)
     with world.collective.errors_shared():
-        check(config)
+        config = settled(config)
         policy = policies.make(config.policy, **config.policy_options)
-        if config.batch_growth > 1:  # all of them in the subject's epoch
-            start = growth.plan(config, policy).start
-            config = replace(config, batch_growth_epoch=start)
     with Following(followers).open(world) as following:
         runs = _trained(config, world, policy, following)
     return {name: trainer.folder.path for name, trainer in runs.items()}
+
+
+def settled(config: TrainConfig) -> TrainConfig:
+    """The configuration with what all runs share; `InputError` where they cannot be compared."""
+    check(config)
+    if config.batch_growth == 1:
+        return config
+    policy = policies.make(config.policy, **config.policy_options)
+    return replace(config, batch_growth_epoch=growth.plan(config, policy).start)
 
 
 def _trained(

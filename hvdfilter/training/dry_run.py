@@ -57,7 +57,7 @@ def dry_comparison(config: TrainConfig) -> list[Planned]:
     """Collective. The plans of the runs that `compare` would train by turns."""
     world = ring.start(config.fusion_mb, config.cycle_time_ms)
     with world.collective.errors_shared():
-        compare.check(config)
+        config = compare.settled(config)
     return [dry_run(one) for one in compare.runs_of(config)]
 
 

@@ -61,8 +61,15 @@ def test_a_run_to_resume_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert files(tmp_path) == before and (run / "metrics.jsonl").read_text() == text
 
 
-def test_a_comparison_plans_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compare", *SMALL, "--runs", str(tmp_path), "--name", "a"]
+@pytest.mark.parametrize(
+    "more",
+    # All grow in the subject's epoch: a run in full has none of its own.
+    [[], ["--batch-growth", "2", "--policy-options.warmup", "1"]],
+)
+def test_a_comparison_plans_its_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    words = ["compare", *SMALL, *more, "--runs", str(tmp_path), "--name", "a"]
     plans = planned(words, capsys)["runs"]
     assert [Path(plan["folder"]).name for plan in plans] == ["a-kakurenbo", "a-full", "a-random"]
     assert not list(tmp_path.iterdir())

@@ -133,6 +133,7 @@ def _kinds(samples: Samples) -> Iterator[_Kind]:
         )
     if loss is not None and np.isfinite(loss).any():
         order = np.lexsort((ids, -np.where(np.isfinite(loss), loss, -np.inf)))
+        order = order[np.isfinite(loss[order])]
         yield _Kind(
             "hardest",
             "Hardest",
