@@ -100,7 +100,7 @@ def test_nothing_is_garbled_under_horovodruns_prefixes(tmp_path: Path) -> None:
 
 def drawn(width: int, now: Now) -> list[str]:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    console = Console(file=out, force_terminal=True, width=width, height=24, color_system=None)
     bar = _Bar(console, "epoch   1/90")
     bar.show(now)
     for part in bar.get_renderables():
