@@ -16,8 +16,12 @@ def verdict(run: Summary, full: Summary, random: Summary | None = None) -> list[
         spared.append(f"{saved / 1e6:,.1f} of {full.gradient_bytes / 1e6:,.1f} MB of gradients")
     took = (
         f"It took {run.total:.1f} s instead of {full.total:.1f}, {_less(run.total, full.total)} "
-        f"time, and {run.cpu:.1f} CPU seconds instead of {full.cpu:.1f}, {_less(run.cpu, full.cpu)}"
+        "time"
     )
+    if math.isfinite(run.cpu) and math.isfinite(full.cpu):  # runs of older versions have none
+        took += (
+            f", and {run.cpu:.1f} CPU seconds instead of {full.cpu:.1f}, {_less(run.cpu, full.cpu)}"
+        )
     if run.hidden > 0:
         ratio = (1 - run.total / full.total) / run.hidden
         took += f": {ratio:.2f} of the share that was hidden came back as time"
@@ -29,6 +33,8 @@ def verdict(run: Summary, full: Summary, random: Summary | None = None) -> list[
             f" and {_points(run.accuracy - random.accuracy)} hiding as many at random "
             f"({random.steps:,d} steps, {random.total:.1f} s)"
         )
+    if not all(math.isfinite(one.accuracy) for one in (run, full, random or full)):
+        accuracy = "Test accuracy was not measured"  # a script may not have
     return [
         f"`{run.policy}` hid {run.hidden:.1%} of the samples, which saved {' and '.join(spared)}.",
         f"{took}.",

@@ -94,7 +94,7 @@ class Following:
     ) -> tuple[Progress, Report]:
         """The callbacks of a run that is about to start. epochs: that it trains, if not all."""
         last = run.config.epochs if epochs is None else epochs
-        self._meter.begin(turn, last - run.epoch)
+        self._meter.begin(turn, last - run.epoch, run.step)
         for follower in self._followers:
             follower.begin(run, turn)
         self._wait(time.monotonic())

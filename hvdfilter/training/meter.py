@@ -51,13 +51,13 @@ class Meter:
         self._took: deque[float] = deque()
         self._accuracy: dict[str, float] = {}
         self._started = self._mark = time.monotonic()
-        self._marked = 0
+        self._marked = self._resumed = 0
         self._of = _NOWHERE  # whose step was the last, and which
         self._rate = math.nan
 
-    def begin(self, turn: str, epochs: int) -> None:
-        """A run of so many epochs joins in."""
-        self._turns[turn] = epochs
+    def begin(self, turn: str, epochs: int, step: int = 0) -> None:
+        """A run of so many epochs joins in. step: those of its first one that lie behind it."""
+        self._turns[turn], self._resumed = epochs, step
         self._took = deque(self._took, maxlen=RECENT * len(self._turns))
         self._started = time.monotonic()
 
@@ -74,21 +74,22 @@ class Meter:
             samples = done * run.batch_size * run.world.size
             self._rate = samples / (at - self._mark)
             self._mark, self._marked = at, step
-        share = step / steps
-        return self._now(run, turn, step, steps, run.running_loss(), self._left(share, at))
+        left = self._left(step / steps, self._resumed / steps, at)
+        return self._now(run, turn, step, steps, run.running_loss(), left)
 
     def epoch(self, run: Trainer, turn: str, record: dict[str, Any]) -> Now:
         """An epoch has ended, with this record."""
         at = time.monotonic()
-        self._took.append(at - self._started)
-        self._started = at
+        steps, loss = int(record["steps"]), float(record["train_loss"])
+        # An epoch that was resumed took longer in all, by the steps that lay behind it.
+        self._took.append((at - self._started) * steps / max(1, steps - self._resumed))
+        self._started, self._resumed = at, 0
         self._turns[turn] -= 1
         self._accuracy[turn] = float(record.get("test_accuracy", math.nan))
         self._of = _NOWHERE
-        steps, loss = int(record["steps"]), float(record["train_loss"])
         seconds = record["seconds"].get("training", 0.0)
         self._rate = record["kept"] / seconds if seconds else math.nan
-        return self._now(run, turn, steps, steps, loss, self._left(0.0, at), record["epoch"])
+        return self._now(run, turn, steps, steps, loss, self._left(0.0, 0.0, at), record["epoch"])
 
     def _now(
         self,
@@ -113,9 +114,10 @@ class Meter:
             left=left,
         )
 
-    def _left(self, share: float, at: float) -> float:
-        """Seconds. share: of the epoch under way that is done."""
+    def _left(self, share: float, resumed: float, at: float) -> float:
+        """Seconds. share: of the epoch under way that is done; resumed: and was, at the start."""
         to_come = sum(self._turns.values())
         if self._took:
             return max(0.0, fmean(self._took) * (to_come - share))
-        return (at - self._started) / share * (to_come - share) if share else math.nan
+        done = share - resumed
+        return (at - self._started) / done * (to_come - share) if done > 0 else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,3 +51,6 @@ def test_the_verdict_tells_what_the_metrics_say(tmp_path: Path) -> None:
     _, took, accuracy = verdict(slower, full)
     assert "10.0% more time" in took and "-0.60 of the share" in took
     assert "91.50%, 0.50 points below `full`." in accuracy
+    # A script may not measure its accuracy, and runs of older versions have no CPU seconds.
+    said = " ".join(verdict(replace(run, accuracy=math.nan, cpu=math.nan), full))
+    assert "nan" not in said and "accuracy was not measured" in said and "CPU" not in said

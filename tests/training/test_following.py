@@ -134,6 +134,31 @@ def test_the_loss_is_fetched_only_when_somebody_waits_for_it(
     assert fetched == [5, 5, 5]
 
 
+def test_steps_that_lay_behind_a_resumed_run_took_it_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Resumed at step 6 of 10, which take 2 s each; two epochs in all.
+    at = [100.0]
+    monkeypatch.setattr(meter_module.time, "monotonic", lambda: at[0])
+    run: Any = SimpleNamespace(
+        epoch=0,
+        batch_size=8,
+        config=SimpleNamespace(epochs=2),
+        world=SimpleNamespace(size=1),
+        filter=SimpleNamespace(trained=80, num_samples=80),
+        running_loss=lambda: 0.5,
+    )
+    meter = Meter()
+    meter.begin("", 2, step=6)
+    for step in (7, 8):
+        at[0] += 2
+        meter.step(at[0], "", step)
+    assert meter.now(run, "", 8, 10, at[0]).left == pytest.approx(2 * 2 + 10 * 2)
+    at[0] += 4
+    record = {"epoch": 0, "steps": 10, "train_loss": 0.4, "kept": 80, "seconds": {}}
+    assert meter.epoch(run, "", record).left == pytest.approx(10 * 2)
+
+
 def test_time_left_and_rate_by_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     # An epoch of 10 steps of 2 s and 5 s of the rest; 4 epochs, 2 ranks of 8 samples.
     at = [100.0]
