@@ -23,6 +23,8 @@ Work = Callable[[], object]
 
 # Ours on the same logits as float32: what 16 bits are to be no slower than.
 WIDE = "hvdfilter, float32 logits"
+# How the names begin of what we mean to be faster than on a GPU.
+RIVALS = ("torch.compile", "Liger", "QuACK")
 
 
 def installed(package: str) -> bool:

@@ -29,6 +29,7 @@ import torch
 from benchmarks import kernel_cases
 from benchmarks.kernel_plot import plot
 from benchmarks.kernel_table import Row, write
+from benchmarks.kernel_targets import verdicts
 from benchmarks.machine import describe
 from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
 from hvdfilter.version import __version__
@@ -79,8 +80,8 @@ def main() -> None:
                 bench.linear(size, dtype)
     if "grad_norm" in options.what:
         bench.grad_norm()
-    for line in targets(bench.rows, bench.memory):
-        print(line)
+    for verdict in verdicts(bench.rows, bench.memory):
+        print(verdict)
     write(bench.rows, bench.describe(), out)
     print(f"\nwrote {out}")
     if plot(bench.rows, out.with_suffix(".png")):
@@ -214,57 +215,6 @@ def peak_memory(variant: str) -> int:
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
-
-
-def targets(rows: list[Row], memory: dict[str, int]) -> list[str]:
-    """The figures promised in README.md, with what was measured, for float32 on a CPU."""
-    time = {(r.what, r.variant, r.shape, r.dtype): r.p50 for r in rows if r.device == "cpu"}
-    lines = []
-
-    def ratios(what: str, other: str) -> list[float]:
-        return [
-            t / time[what, other, shape, dtype]
-            for (w, variant, shape, dtype), t in time.items()
-            if w == what and variant == "hvdfilter" and dtype == "float32"
-        ]
-
-    def mean(values: list[float]) -> float:
-        return math.exp(sum(map(math.log, values)) / len(values))
-
-    def line(text: str, value: float, limit: float) -> None:
-        verdict = "holds" if value <= limit else "MISSED"
-        lines.append(f"{text}: {value:.3f} (at most {limit:.3g}) {verdict}")
-
-    if score := ratios("score", "torch, loss alone") if _has(rows, "score") else []:
-        line("\nscore / torch's loss alone, worst shape", max(score), 0.7)
-        line("score / torch's loss alone, geometric mean", mean(score), 0.3)
-        unfused = mean(ratios("score", "torch, loss and norm"))
-        line("score / torch's loss and norm, geometric mean", unfused, 1 / 15)
-    if train := ratios("train", "torch, no scores") if _has(rows, "train") else []:
-        line("train / torch without scores, worst shape", max(train), 1.0)
-        line("train / torch without scores, geometric mean", mean(train), 0.6)
-    if norms := ratios("grad_norm", "plain backward, no norms") if _has(rows, "grad_norm") else []:
-        line("GradNorm / a plain backward", max(norms), 1.4)
-        for name in kernel_cases.CLUSTERS:
-            clusters = [t for (_, variant, *_), t in time.items() if variant == name]
-            plain = [t for (_, variant, *_), t in time.items() if variant.startswith("plain b")]
-            line(f"{name} / a plain backward", clusters[0] / plain[0], 1.5)
-    if memory:
-        ratio = memory["hvdfilter"] / memory["plain backward, no norms"]
-        line("GradNorm / a plain backward, peak memory", ratio, 1.3)
-    wide = [
-        t / time[what, kernel_cases.WIDE, shape, dtype]
-        for (what, variant, shape, dtype), t in time.items()
-        if (what, variant, dtype) == ("score", "hvdfilter", "bfloat16")
-    ]
-    if wide:
-        line("score, bfloat16 / float32, worst shape", max(wide), 1.0)
-        line("score, bfloat16 / float32, geometric mean", mean(wide), 1.0)
-    return lines
-
-
-def _has(rows: list[Row], what: str) -> bool:
-    return any(r.what == what and r.dtype == "float32" and r.device == "cpu" for r in rows)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 // forms lse - z_y and S2 / S^2 - 2 p_y + 1 do cancel: at a gap of 20 in float32 they are wrong by
 // their whole value, and on exactly the easy samples that a filter has to rank.
 //
-// D is double, or a vector of doubles with the same operators (one row a lane). M supplies exp,
-// log1p and sqrt for D, and select(condition, a, b).
+// D is double, a vector of doubles with the same operators (one row a lane), or float. M supplies
+// exp, log1p, sqrt and reciprocal for D, and select(condition, a, b).
 #pragma once
 
 #include <math.h>
@@ -34,6 +34,7 @@ struct LibMath {
   static HVD_MEMBER double exp(double x) { return ::exp(x); }
   static HVD_MEMBER double log1p(double x) { return ::log1p(x); }
   static HVD_MEMBER double sqrt(double x) { return ::sqrt(x); }
+  static HVD_MEMBER double reciprocal(double x) { return 1.0 / x; }
   static HVD_MEMBER double select(bool c, double a, double b) { return c ? a : b; }
 };
 
@@ -74,27 +75,33 @@ struct RowScore {
   D base;        // log(sum_i exp(z_i)) - m
 };
 
-// m, zy: their difference is taken here, in float64. At a gap of 80 a float32 one costs 4e-6.
-// Without another class (C = 1, or all others -inf) m is -inf: loss and norm 0, confidence 1.
+// From the gap z_y - m and r = exp(-|gap|), which the caller takes with more digits than D has.
+// Without another class (C = 1, or all others -inf) gap is +inf: loss and norm 0, confidence 1.
 template <class M, class D>
-HVD_FN RowScore<D> finish(D m, D t1, D t2, D zy) {
-  const D one = D{} + 1.0;
-  const D gap = zy - m;
-  const auto easy = gap > 0.0;                         // the target is the largest
-  const D r = M::exp(M::select(easy, -gap, gap));      // exp(-|gap|)
+HVD_FN RowScore<D> finish(D gap, D r, D t1, D t2) {
+  const D zero = D{}, one = D{} + 1;
+  const auto easy = gap > zero;                        // the target is the largest
   const D other = M::select(easy, r, one);             // exp(m - max)
   const D target = M::select(easy, one, r);            // exp(z_y - max)
   const D sum = t1 * other + target;
   RowScore<D> row;
-  row.confidence = 1.0 / sum;
+  row.confidence = M::reciprocal(sum);
   row.others = other * row.confidence;
   row.miss = t1 * row.others;
   row.grad_norm = row.others * M::sqrt(t1 * t1 + t2);
-  const D log_sum = M::log1p(M::select(easy, t1 * r, sum - 1.0));
+  const D log_sum = M::log1p(M::select(easy, t1 * r, sum - one));
   row.loss = M::select(easy, log_sum, log_sum - gap);
   row.base = M::select(easy, log_sum + gap, log_sum);
   row.margin = gap;
   return row;
+}
+
+// In float64 the difference of two float32 numbers is exact: at a gap of 80 a rounded one costs
+// 4e-6.
+template <class M, class D>
+HVD_FN RowScore<D> finish_sums(D m, D t1, D t2, D zy) {
+  const D gap = zy - m;
+  return finish<M>(gap, M::exp(M::select(gap > D{}, -gap, gap)), t1, t2);
 }
 
 // Whether the sums can be trusted, a bool or a mask of lanes: a NaN logit makes t1 or zy NaN, and

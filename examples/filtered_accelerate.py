@@ -45,7 +45,7 @@ def steps():
 scheduler = OneCycleLR(optimizer, 0.1, total_steps=epochs * steps())
 scheduler = filt.schedule(scheduler, steps)
 model, optimizer = accelerator.prepare(model, optimizer)
-loader = prepare(accelerator, loader)
+loader = prepare(accelerator, loader, filt)
 for epoch in range(epochs):
     filt.begin_epoch(epoch, optimizer)
     for ids, images, targets in loader:

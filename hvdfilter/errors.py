@@ -4,6 +4,8 @@ Nothing here decides when an error is raised, nor how it reaches the other ranks
 `Collective.share_error`.
 """
 
+import sys
+
 
 class InputError(ValueError):
     """What the user gave cannot be used: a name, an option, a file, a tensor."""
@@ -22,3 +24,8 @@ def on_all_ranks(sentence: str, kind: type[Exception] = InputError) -> Exception
     error = kind(sentence)
     error.on_all_ranks = True  # type: ignore[attr-defined]
     return error
+
+
+def warn(sentence: str) -> None:
+    """Say what went wrong and ends nothing, on standard error."""
+    print(f"hvdfilter: warning: {sentence}", file=sys.stderr, flush=True)

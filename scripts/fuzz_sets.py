@@ -194,7 +194,9 @@ def _metrics(folder: Path) -> list[Path]:
 
 
 def _read_metrics(folder: Path) -> object:
-    find_full(folder / "beside")  # which looks at its neighbour, and must not mind what that is
+    find_full(
+        folder / "beside", summarise
+    )  # which looks at its neighbour, and must not mind what that is
     run = folder / "run"
     return [cell for row in _rows() for cell in row.cell(summarise(run))], variance_of([run])
 

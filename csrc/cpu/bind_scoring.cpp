@@ -78,10 +78,11 @@ int64_t bind_finish_rows(Address sums, int dtype, int64_t rows, int64_t total_cl
   return finish_rows(job);
 }
 
+// finish_rows has named a label outside the set before any gradient is asked for.
 void bind_row_gradient(Address logits, int dtype, int64_t rows, int64_t classes, int64_t row_stride,
                        Address labels, int label_code, int64_t ignore_index, int64_t first_class,
-                       Address sums, Address scale, Address grad, int64_t grad_row_stride,
-                       int threads) {
+                       int64_t /*total_classes*/, Address sums, Address scale, Address grad,
+                       int64_t grad_row_stride, int threads) {
   Rows job = rows_of(logits, dtype, rows, classes, row_stride, labels, label_code, 0, ignore_index,
                      threads);
   job.first_class = first_class;

@@ -97,7 +97,7 @@ __attribute__((noinline)) static bool finish_group(Group& g) {
   for (int h = 0; h < W; h += kHalf) {
     const VD m = load_as<VD>(g.m + h), t1 = load_as<VD>(g.t1 + h), t2 = load_as<VD>(g.t2 + h);
     const VD zy = load_as<VD>(g.zy + h);
-    const RowScore<VD> row = finish<VectorMath>(m, t1, t2, zy);
+    const RowScore<VD> row = finish_sums<VectorMath>(m, t1, t2, zy);
     store_as(g.loss + h, row.loss);
     store_as(g.grad_norm + h, row.grad_norm);
     store_as(g.confidence + h, row.confidence);

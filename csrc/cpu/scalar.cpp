@@ -164,7 +164,7 @@ int scalar_row(const Rows& job, int64_t i, double per_row) {
     write_scores(job, i, 0, 0, 0, 0);
     return kGoodRow;
   }
-  const RowScore<double> plain = finish<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
+  const RowScore<double> plain = finish_sums<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
   RowScore<double> row = plain;
   if (job.spread()) {
     const SpreadSums<double> spread_sums = sum_spread(job, i, target.y, sums.m, row.others);
@@ -187,7 +187,7 @@ void scalar_backward_row(const Rows& job, int64_t i, double per_row) {
   }
   const double scale =
       job.scale != nullptr ? load(job.scale, dtype, i) : row_weight(job, i) * per_row;
-  const RowScore<double> row = finish<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
+  const RowScore<double> row = finish_sums<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
   write_gradient(job, i, target.y, sums.m, row, scale);
 }
 
@@ -211,7 +211,7 @@ int scalar_finish_row(const Rows& job, int64_t i) {
   const FullSums sums = read_sums(job, i);
   const BadRow bad = check_sums(sums.m, sums.t1, sums.zy);
   if (bad != kGoodRow) return write_bad(job, i, bad);
-  const RowScore<double> row = finish<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
+  const RowScore<double> row = finish_sums<LibMath>(sums.m, sums.t1, sums.t2, sums.zy);
   write_scores(job, i, row.loss, row.grad_norm, row.confidence, row.margin);
   return kGoodRow;
 }

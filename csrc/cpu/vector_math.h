@@ -80,6 +80,7 @@ struct PolynomialMath {
   }
 
   static HVD_MEMBER D sqrt(D x) { return root(x); }
+  static HVD_MEMBER D reciprocal(D x) { return 1.0 / x; }
 
  private:
   static HVD_MEMBER VD root(VD x) { return HVD_ISA::sqrt(x); }

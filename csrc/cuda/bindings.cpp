@@ -23,7 +23,13 @@ void check(int error, const char* function, int device) {
   std::string remedy;
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion ||
       error == cudaErrorInvalidDeviceFunction) {
-    remedy = "; rebuild hvdfilter with HVDFILTER_CUDA_ARCHS naming this GPU's compute capability";
+    // bfloat16 arithmetic came with 8.0, and no build has kernels for less.
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    remedy = major >= 8 ? "; rebuild hvdfilter with HVDFILTER_CUDA_ARCHS naming this GPU's compute "
+                          "capability"
+                        : "; hvdfilter's kernels need compute capability 8.0 (A100) or newer: use "
+                          "the CPU's on this machine";
   } else if (error == cudaErrorInsufficientDriver) {
     remedy = "; update the NVIDIA driver or rebuild hvdfilter with the CUDA version it supports";
   } else if (error == cudaErrorInvalidConfiguration) {
@@ -51,10 +57,17 @@ Job rows_of(Address logits, int dtype, int64_t rows, int64_t classes, int64_t ro
   job.classes = static_cast<int>(classes);
   job.labels = at<const void>(labels);
   job.label_code = label_code;
+  job.label_bytes = label_code == cuda::kLabels64 ? 8 : 4;
   job.label_stride = label_stride;
   job.ignore_index = ignore_index;
   job.total_classes = classes;
   return job;
+}
+
+uint32_t block_begin(int64_t first_class, int64_t classes) {
+  if (first_class < 0 || first_class + classes > INT_MAX)
+    throw std::invalid_argument("logits: too many classes for a GPU: more than 2^31.");
+  return static_cast<uint32_t>(first_class);
 }
 
 int64_t bind_score(Address logits, int dtype, int64_t rows, int64_t classes, int64_t row_stride,
@@ -78,14 +91,20 @@ int64_t bind_cross_entropy(Address logits, int dtype, int64_t rows, int64_t clas
   job.out = at<float>(out);
   job.sums = at<double>(sums);
   job.sums_use = sums != 0 ? Sums::write : Sums::none;
-  job.count = at<const float>(count);
   job.grad = at<void>(grad);
   job.grad_row_stride = grad_row_stride;
   const char* name = "cross_entropy";
   void* queue = at<void>(stream);
-  check(launch_count(job, at<float>(count), device, queue), name, device);
+  // Only a gradient must know beforehand how many rows count. Each kernel then starts beside the
+  // one before it, whose launch and first loads it hides.
+  if (job.grad) {
+    job.count = at<const float>(count);
+    check(launch_count(job, at<float>(count), device, queue), name, device);
+    job.beside_previous = true;
+  }
   check(launch_rows(job, dtype, device, queue), name, device);
-  check(launch_mean(job, at<float>(loss), device, queue), name, device);
+  job.beside_previous = rows > 0;
+  check(launch_mean(job, at<float>(loss), at<float>(count), device, queue), name, device);
   return -1;
 }
 
@@ -111,7 +130,7 @@ void bind_row_sums(Address logits, int dtype, int64_t rows, int64_t classes, int
                    Address labels, int label_code, int64_t ignore_index, int64_t first_class,
                    Address sums, int device, Address stream) {
   Job job = rows_of(logits, dtype, rows, classes, row_stride, labels, label_code, 0, ignore_index);
-  job.first_class = first_class;
+  job.first_class = block_begin(first_class, classes);
   job.total_classes = INT64_MAX;
   job.sums = at<double>(sums);
   job.sums_use = Sums::merge;
@@ -132,11 +151,11 @@ int64_t bind_finish_rows(Address sums, int dtype, int64_t rows, int64_t total_cl
 
 void bind_row_gradient(Address logits, int dtype, int64_t rows, int64_t classes, int64_t row_stride,
                        Address labels, int label_code, int64_t ignore_index, int64_t first_class,
-                       Address sums, Address scale, Address grad, int64_t grad_row_stride,
-                       int device, Address stream) {
+                       int64_t total_classes, Address sums, Address scale, Address grad,
+                       int64_t grad_row_stride, int device, Address stream) {
   Job job = rows_of(logits, dtype, rows, classes, row_stride, labels, label_code, 0, ignore_index);
-  job.first_class = first_class;
-  job.total_classes = INT64_MAX;
+  job.first_class = block_begin(first_class, classes);
+  job.total_classes = total_classes;
   job.sums = at<double>(sums);
   job.sums_use = Sums::given;
   job.weight = at<const float>(scale);

@@ -54,19 +54,24 @@ HVD_DEVICE void unpack(const Vector& v, Pack<T>& pack) {
   }
 }
 
-HVD_DEVICE Vector packed_vector(const Pack<float>& pack) {
-  Vector v;
-  HVD_UNROLL
-  for (int i = 0; i < 4; ++i) v.word[i] = machine::float_to_bits(pack.x[i]);
-  return v;
+// The first kElements of the pack as words.
+template <class T, int kElements>
+HVD_DEVICE void pack_words(const Pack<T>& pack, uint32_t* word) {
+  if constexpr (sizeof(T) == 4) {
+    HVD_UNROLL
+    for (int i = 0; i < kElements; ++i) word[i] = machine::float_to_bits(pack.x[i]);
+  } else {
+    HVD_UNROLL
+    for (int i = 0; i < kElements; ++i) {
+      const uint32_t bits = from_float<T>(pack.x[i]).bits;
+      word[i / 2] = i % 2 == 0 ? bits : word[i / 2] | bits << 16;
+    }
+  }
 }
 template <class T>
 HVD_DEVICE Vector packed_vector(const Pack<T>& pack) {
   Vector v;
-  HVD_UNROLL
-  for (int i = 0; i < 4; ++i)
-    v.word[i] = static_cast<uint32_t>(from_float<T>(pack.x[2 * i]).bits) |
-                static_cast<uint32_t>(from_float<T>(pack.x[2 * i + 1]).bits) << 16;
+  pack_words<T, Pack<T>::kElements>(pack, v.word);
   return v;
 }
 
@@ -85,6 +90,16 @@ HVD_METHOD uint32_t word_max<Brain>(uint32_t a, uint32_t b) {
   return machine::brain_max(a, b);
 }
 
+template <class T>
+HVD_DEVICE float largest_in(uint32_t word) {
+  if constexpr (sizeof(T) == 4) {
+    return machine::bits_to_float(word);
+  } else {
+    const float low = to_float(T{static_cast<uint16_t>(word & 0xffffu)});
+    return fmaxf(low, to_float(T{static_cast<uint16_t>(word >> 16)}));
+  }
+}
+
 // The largest element of some vectors, found without widening them. NaN elements are passed over;
 // the sum of the exponentials will show them.
 template <class T, int kVectors>
@@ -96,45 +111,60 @@ HVD_DEVICE float largest_of(const Vector (&v)[kVectors]) {
     HVD_UNROLL
     for (int k = 1; k < kVectors; ++k) word[i] = word_max<T>(word[i], v[k].word[i]);
   }
-  const uint32_t both = word_max<T>(word_max<T>(word[0], word[1]), word_max<T>(word[2], word[3]));
-  if constexpr (sizeof(T) == 4) {
-    return machine::bits_to_float(both);
-  } else {
-    const float low = to_float(T{static_cast<uint16_t>(both & 0xffffu)});
-    return fmaxf(low, to_float(T{static_cast<uint16_t>(both >> 16)}));
-  }
+  return largest_in<T>(
+      word_max<T>(word_max<T>(word[0], word[1]), word_max<T>(word[2], word[3])));
 }
 
-// A vector whose elements are all -inf: the neutral element of a maximum and, exponentiated, of a
-// sum, so that a slot without a vector needs no test later.
+// -inf in every element of a word: the neutral element of a maximum and, exponentiated, of a sum.
+template <class T>
+HVD_DEVICE uint32_t nothing_word();
+template <>
+HVD_METHOD uint32_t nothing_word<float>() {
+  return 0xff800000u;
+}
+template <>
+HVD_METHOD uint32_t nothing_word<Half>() {
+  return 0xfc00fc00u;
+}
+template <>
+HVD_METHOD uint32_t nothing_word<Brain>() {
+  return 0xff80ff80u;
+}
+
 template <class T>
 HVD_DEVICE Vector nothing() {
-  const uint32_t word = sizeof(T) == 4 ? 0xff800000u : 0u;
-  Vector v{{word, word, word, word}};
-  if (sizeof(T) == 2) {
-    Pack<T> pack;
-    HVD_UNROLL
-    for (int i = 0; i < Pack<T>::kElements; ++i) pack.x[i] = -INFINITY;
-    v = packed_vector(pack);
+  const uint32_t word = nothing_word<T>();
+  return Vector{{word, word, word, word}};
+}
+
+// Element `at` of the word, which becomes -inf.
+template <class T>
+HVD_DEVICE float take(uint32_t& word, int at) {
+  if constexpr (sizeof(T) == 4) {
+    const float taken = machine::bits_to_float(word);
+    word = nothing_word<T>();
+    return taken;
+  } else {
+    const int shift = at * 16;
+    const uint32_t mask = 0xffffu << shift;
+    const float taken = to_float(T{static_cast<uint16_t>(word >> shift)});
+    word = (word & ~mask) | (nothing_word<T>() & mask);
+    return taken;
   }
-  return v;
 }
 
 // Element `at` of the vector, which becomes -inf. No array is indexed by a run-time value, which
-// would move it out of the registers; values pass through float32 unchanged.
+// would move it out of the registers.
 template <class T>
 HVD_DEVICE float take(Vector& v, int at) {
-  Pack<T> pack;
-  unpack(v, pack);
-  float taken = 0.0f;
+  constexpr int kWord = 4 / sizeof(T);
+  const int which = at / kWord;
+  uint32_t word = v.word[0];
   HVD_UNROLL
-  for (int i = 0; i < Pack<T>::kElements; ++i) {
-    if (i == at) {
-      taken = pack.x[i];
-      pack.x[i] = -INFINITY;
-    }
-  }
-  v = packed_vector(pack);
+  for (int i = 1; i < 4; ++i) word = which == i ? v.word[i] : word;
+  const float taken = take<T>(word, at % kWord);
+  HVD_UNROLL
+  for (int i = 0; i < 4; ++i) v.word[i] = which == i ? word : v.word[i];
   return taken;
 }
 

@@ -21,14 +21,15 @@ enum class Sums : int {
 struct Job {
   const void* logits;
   int64_t rows;
-  int64_t row_stride;
+  int64_t row_stride;      // elements, as grad_row_stride and label_stride
   int classes;
 
   const void* labels;
   int label_code;
+  unsigned label_bytes;    // of a hard label
   int64_t label_stride;   // of soft labels
   int64_t ignore_index;
-  int64_t first_class;    // the logits are classes [first_class, first_class + classes) ...
+  uint32_t first_class;   // the logits are classes [first_class, first_class + classes) ...
   int64_t total_classes;  // ... of so many
 
   const float* weight;    // a row's weight, or null for 1
@@ -41,6 +42,8 @@ struct Job {
   Sums sums_use;
   void* grad;             // or null
   int64_t grad_row_stride;
+
+  bool beside_previous;   // start beside the kernel before it on the stream, one of the same call
 };
 
 // Each enqueues its kernels on the stream and returns a cudaError_t; none waits or allocates.
@@ -53,8 +56,8 @@ int launch_rows_as(const Job& job, int device, void* stream);
 
 // count = number of rows whose label is not ignored (all of them, for soft labels), at least 1.
 int launch_count(const Job& job, float* count, int device, void* stream);
-// loss = sum_i w_i loss_i / count, always added in the same order.
-int launch_mean(const Job& job, float* loss, int device, void* stream);
+// loss = sum_i w_i loss_i / count, always added in the same order; count as launch_count's.
+int launch_mean(const Job& job, float* loss, float* count, int device, void* stream);
 // out from the sums of whole rows.
 int launch_finish(const Job& job, int device, void* stream);
 // grad *= *upstream, unless that is 1.

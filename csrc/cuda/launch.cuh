@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "job.h"
+#include "machine.cuh"
 #include "mapping.h"
 
 namespace hvdfilter {
@@ -45,24 +46,77 @@ inline int device_attribute(cudaDeviceAttr attribute, int device) {
   return value;
 }
 
-// Asked once a device, since a question costs a microsecond.
-inline bool has_clusters(int device) {
-  constexpr int kDevices = 64;
-  static std::atomic<signed char> known[kDevices];  // 0: not asked, 1: no, 2: yes
-  if (device < 0 || device >= kDevices) return false;
-  signed char answer = known[device].load(std::memory_order_relaxed);
+// What is asked of a device once, since a question costs a microsecond.
+constexpr int kDevices = 64;
+template <class Ask>
+int asked_once(std::atomic<int> (&answers)[kDevices], int device, Ask&& ask) {
+  if (device < 0 || device >= kDevices) return 0;
+  int answer = answers[device].load(std::memory_order_relaxed);  // one more than it; 0: not asked
   if (answer == 0) {
-    answer = device_attribute(cudaDevAttrClusterLaunch, device) != 0 ? 2 : 1;
-    known[device].store(answer, std::memory_order_relaxed);
+    answer = 1 + ask();
+    answers[device].store(answer, std::memory_order_relaxed);
   }
-  return answer == 2;
+  return answer - 1;
 }
+
+inline int multiprocessors(int device) {
+  static std::atomic<int> answers[kDevices];
+  return asked_once(answers, device, [&] {
+    return device_attribute(cudaDevAttrMultiProcessorCount, device);
+  });
+}
+
+// Whether what was compiled for this device has the instructions of clusters: a device that has
+// them may have been given the code of one that has not.
+HVD_KERNEL(32, 1) probe() {}
+inline bool compiled_with_clusters() {
+  cudaFuncAttributes code = {};
+  if (cudaFuncGetAttributes(&code, probe) == cudaSuccess) return code.ptxVersion >= 90;
+  cudaGetLastError();
+  return false;
+}
+
+// Whether kernels may be launched as clusters and beside each other on the current device: no
+// longer believed once it has refused a cluster, as a slice of a shared device may.
+class Clusters {
+ public:
+  static bool allowed(int device) {
+    return asked_once(answers(), device, [&] {
+             return device_attribute(cudaDevAttrClusterLaunch, device) != 0 &&
+                            compiled_with_clusters()
+                        ? 1
+                        : 0;
+           }) != 0;
+  }
+
+  // What `clustered` launches, or `plain` where clusters are not to be had.
+  template <class Clustered, class Plain>
+  static cudaError_t launch(int device, Clustered&& clustered, Plain&& plain) {
+    if (allowed(device)) {
+      const cudaError_t launched = clustered();
+      if (launched != cudaErrorInvalidClusterSize && launched != cudaErrorLaunchOutOfResources &&
+          launched != cudaErrorNotSupported && launched != cudaErrorNotPermitted)
+        return launched;
+      answers()[device].store(1, std::memory_order_relaxed);
+    }
+    return plain();
+  }
+
+ private:
+  static std::atomic<int> (&answers())[kDevices] {
+    static std::atomic<int> all[kDevices];
+    return all;
+  }
+};
 
 struct Grid {
   int64_t blocks;
   int threads;
   int shared_bytes;
   int cluster;  // blocks a cluster, 1 for none; divides `blocks`
+  // May start before the kernel that precedes it on the stream has ended; it then waits itself,
+  // with machine::wait_for_previous(), before it reads what that one wrote.
+  bool beside_previous;
 };
 
 template <class... Parameters, class... Arguments>
@@ -75,16 +129,22 @@ cudaError_t enqueue(void (*kernel)(Parameters...), const Grid& grid, void* strea
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute cluster = {};
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
   if (grid.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(grid.cluster), 1, 1};
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+    cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
+  if (grid.beside_previous) {
+    cudaLaunchAttribute& beside = attributes[config.numAttrs++];
+    beside.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    beside.val.programmaticStreamSerializationAllowed = 1;
   }
   const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
-  const cudaError_t pending = cudaGetLastError();
-  return launched != cudaSuccess ? launched : pending;
+  if (launched != cudaSuccess) cudaGetLastError();  // or the next to ask would take it for its own
+  return launched;
 }
 
 }  // namespace cuda

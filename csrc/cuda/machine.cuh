@@ -19,8 +19,8 @@
 #define HVD_UNROLL4 _Pragma("unroll 4")
 // `blocks`: how many should fit on a multiprocessor, which bounds the registers of a thread.
 #define HVD_KERNEL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
-// A kernel that is launched as a cluster uses instructions that sm_80 lacks; there it is empty, and
-// the host never launches it.
+// A kernel that is launched as a cluster uses instructions that sm_80 lacks; there they are left
+// out, and the host never launches it (Clusters in launch.cuh).
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 #define HVD_HAS_CLUSTERS 1
 #else
@@ -37,6 +37,7 @@ struct alignas(16) Vector {
 namespace machine {
 
 HVD_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+HVD_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 HVD_DEVICE int64_t block_index() { return blockIdx.x; }
 
 // The block's dynamic shared memory.
@@ -63,6 +64,12 @@ HVD_DEVICE V shuffle(V value, int lane) {
 HVD_DEVICE void cluster_arrive() {
 #if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
   asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+}
+// The same by threads that have written nothing yet: without the memory barrier that a release is.
+HVD_DEVICE void cluster_enter() {
+#if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 #endif
 }
 HVD_DEVICE void cluster_wait() {
@@ -97,6 +104,59 @@ HVD_DEVICE Vector load_vector(const void* from) {
 }
 HVD_DEVICE void store_vector(void* to, const Vector& v) {
   *static_cast<uint4*>(to) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
+}
+
+// 1, 2 or 4 words of shared memory at once, aligned by as many.
+template <int kWords>
+struct alignas(4 * kWords) Words {
+  uint32_t word[kWords];
+};
+template <int kWords>
+HVD_DEVICE void take_words(const void* from, uint32_t* word) {
+  const auto words = *static_cast<const Words<kWords>*>(from);
+  HVD_UNROLL
+  for (int i = 0; i < kWords; ++i) word[i] = words.word[i];
+}
+template <int kWords>
+HVD_DEVICE void put_words(void* to, const uint32_t* word) {
+  Words<kWords> words;
+  HVD_UNROLL
+  for (int i = 0; i < kWords; ++i) words.word[i] = word[i];
+  *static_cast<Words<kWords>*>(to) = words;
+}
+
+// 16 bytes from global to shared memory, past the registers; there for this thread when its copies
+// are done, and for others behind the next barrier.
+HVD_DEVICE void copy_vector(void* shared, const void* from) {
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+HVD_DEVICE void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// The kernel before this one on the stream, where this one was allowed to start before its end: it
+// says that the next may start, and the next waits until all it wrote is seen.
+HVD_DEVICE void let_next_start() {
+#if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+HVD_DEVICE void wait_for_previous() {
+#if HVD_HAS_CLUSTERS && defined(__CUDA_ARCH__)
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+HVD_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+// Relative errors of at most 2^-23 for numbers between 2^-126 and 2^126.
+HVD_DEVICE float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+HVD_DEVICE float root(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // 2^x with a relative error of at most 2^-22; results below 2^-126 are 0.

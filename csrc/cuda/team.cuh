@@ -3,7 +3,7 @@
 // cluster. Every sum is added in an order fixed by the mapping, so its bits never change.
 #pragma once
 
-#include "row.cuh"
+#include "finish.cuh"
 
 namespace hvdfilter {
 namespace cuda {
@@ -12,42 +12,50 @@ struct Pair {
   double a, b;
 };
 
-// kThreads of a block of kBlockThreads work on one row; with kCluster, every block of the cluster.
+// kThreads, whole warps, of a block of kBlockThreads work on one row; with kCluster, every block of
+// the cluster.
 template <int kThreads, int kBlockThreads, bool kCluster>
 class Team {
  public:
-  static constexpr int kLanes = kThreads < 32 ? kThreads : 32;
-  static constexpr int kWarps = kThreads / kLanes;
+  static constexpr int kWarps = kThreads / 32;
   static constexpr int kRows = kBlockThreads / kThreads;
   static constexpr int kParts = kWarps * (kCluster ? kClusterBlocks : 1);
-  static constexpr bool kAlone = kParts == 1;  // one warp, or less, has the row: no shared memory
+  static constexpr bool kAlone = kParts == 1;  // one warp has the row: no shared memory
 
   // What warps tell each other about one row. Each field is written once in a kernel, so that one
   // barrier separates its writing from its reading and none is needed behind.
   struct Board {
     Part part[kParts];
-    Pair pair[kParts];
+    Pair pair[2][kParts];
     Largest largest[kParts];
-    float target;
     Verdict verdict;
+    Part whole;
   };
-  static constexpr int kSharedBytes = kAlone ? 0 : int(sizeof(Board)) * kRows;
+  static constexpr int kSharedBytes = kAlone && kRows == 1 ? 0 : int(sizeof(Board)) * kRows;
 
   // `blocks`: blocks in the cluster, a power of two; 1 without.
   HVD_METHOD Team(unsigned char* shared, int blocks)
-      : board_(reinterpret_cast<Board*>(shared) + machine::thread_index() / kThreads),
+      : boards_(reinterpret_cast<Board*>(shared)),
+        board_(boards_ + row_in_block()),
         blocks_(kCluster ? blocks : 1),
         rank_(kCluster ? static_cast<int>(machine::block_index() & (blocks - 1)) : 0),
-        local_(machine::thread_index() % kThreads) {
+        local_(kRows == 1 ? machine::thread_index()
+                          : machine::thread_index() % unsigned(kThreads)) {
     // No block may write to another's shared memory before that one has started.
-    if (kCluster) machine::cluster_arrive();
+    if (kCluster) machine::cluster_enter();
   }
 
+  HVD_METHOD static int row_in_block() {
+    return kRows == 1 ? 0 : static_cast<int>(machine::thread_index() / unsigned(kThreads));
+  }
+  HVD_METHOD int blocks() const { return blocks_; }
+  HVD_METHOD int rank() const { return rank_; }
+  HVD_METHOD int local() const { return local_; }  // among the row's threads of this block
   // Known to the compiler but for clusters.
   HVD_METHOD int threads() const { return kCluster ? kThreads * blocks_ : kThreads; }
   HVD_METHOD int thread() const { return kCluster ? rank_ * kThreads + local_ : local_; }
-  // Whether this thread may finish the row: those of one warp in each block, all alike.
-  HVD_METHOD bool leads() const { return kAlone || local_ < kLanes; }
+  // Whether this thread finishes the row: those of one warp in each block, all alike.
+  HVD_METHOD bool leads() const { return kAlone || local_ < 32; }
   HVD_METHOD bool writes() const { return thread() == 0; }
 
   // Once, by every thread, between the loads and the first word to another.
@@ -55,81 +63,77 @@ class Team {
     if (kCluster) machine::cluster_wait();
   }
 
-  // Largest value among the lanes that share the row, in all of them.
-  HVD_METHOD float lanes_max(float x) const {
-    HVD_UNROLL
-    for (int mask = kLanes / 2; mask > 0; mask /= 2) x = fmaxf(x, machine::shuffle_xor(x, mask));
-    return x;
-  }
-  template <class V>
-  HVD_METHOD V lanes_sum(V x) const {
-    HVD_UNROLL
-    for (int mask = kLanes / 2; mask > 0; mask /= 2) x += machine::shuffle_xor(x, mask);
-    return x;
-  }
+  // The largest in this warp, in all its lanes.
+  HVD_METHOD float warp_max(float x) const { return butterfly_max<32>(x); }
 
-  // The logit of the target, from the thread that holds it to all. `holder`: its number.
-  // Between give() and taken() lies combine().
-  HVD_METHOD void give(float zy, int holder) {
-    if constexpr (!kAlone)
-      for (int block = 0; holder == thread() && block < blocks_; ++block)
-        *peer(&board_->target, block) = zy;
-  }
-  HVD_METHOD float taken(float zy, int holder) const {
-    if (holder < 0 && !kAlone) return -INFINITY;
-    if (!kAlone) return board_->target;
-    const int lane = machine::thread_index() % 32;
-    const float held = machine::shuffle(zy, lane - lane % kLanes + (holder < 0 ? 0 : holder));
-    return holder < 0 ? -INFINITY : held;
-  }
-
-  // The sums of the row from those of its threads. t1, t2 stand on the base of m, which is the same
-  // in all lanes of a warp.
-  HVD_METHOD Part combine(Part mine, bool with_rest) {
-    mine.t1 = lanes_sum(mine.t1);
-    mine.t2 = lanes_sum(mine.t2);
-    if (with_rest) mine.rest = lanes_sum(mine.rest);
+  // The sums of the row from those of its threads, in the warps that lead(); in the others, some of
+  // them. m must be the same in all lanes of a warp; `holder`, of this block, has the target. A
+  // warp that has the row alone gets t1 in its lower half only, unless kAllLanes.
+  template <bool kAllLanes>
+  HVD_METHOD Part combine(Part mine, int holder) {
+    both_sums<kAllLanes>(mine.t1, mine.t2);
+    mine.zy = machine::shuffle(mine.zy, holder & 31);
     if (kAlone) return mine;
+    show_nan(mine);
     publish(board_->part, mine);
-    Part some{-INFINITY, 0.0f, 0.0f, 0.0f};
-    for (int i = lane(); i < kWarps * blocks_; i += 32) {
-      const Part next = board_->part[i];
+    if (!leads()) return mine;
+    const int parts = kWarps * blocks_, first = lane() % kSpan;
+    Part some = first < parts ? board_->part[first] : Part::empty();
+    for (int i = first + kSpan; kParts > kSpan && i < parts; i += kSpan) {
+      Part next = board_->part[i];
       const float m = fmaxf(some.m, next.m);
       rebase(some, m);
-      const float shrink = exp_above(next.m, base(m));
-      some.t1 += next.t1 * shrink;
-      some.t2 += next.t2 * (shrink * shrink);
-      some.rest += next.rest;
+      rebase(next, m);
+      some.t1 += next.t1;
+      some.t2 += next.t2;
+      some.zy = fmaxf(some.zy, next.zy);
     }
-    rebase(some, warp_max(some.m));
-    some.t1 = warp_sum(some.t1);
-    some.t2 = warp_sum(some.t2);
-    if (with_rest) some.rest = warp_sum(some.rest);
+    rebase(some, butterfly_max<kSpan>(some.m));
+    some.t1 = butterfly_sum<kSpan>(some.t1);
+    some.t2 = butterfly_sum<kSpan>(some.t2);
+    some.zy = butterfly_max<kSpan>(some.zy);
     return some;
   }
 
+  // Over all threads of the row, in all of them. kUse: 0 the first time in a kernel, then 1.
+  template <int kUse>
   HVD_METHOD Pair sum(Pair mine) {
-    mine.a = lanes_sum(mine.a);
-    mine.b = lanes_sum(mine.b);
+    mine.a = butterfly_sum<32>(mine.a);
+    mine.b = butterfly_sum<32>(mine.b);
     if (kAlone) return mine;
-    publish(board_->pair, mine);
+    publish(board_->pair[kUse], mine);
     Pair some{0.0, 0.0};
     for (int i = lane(); i < kWarps * blocks_; i += 32) {
-      some.a += board_->pair[i].a;
-      some.b += board_->pair[i].b;
+      some.a += board_->pair[kUse][i].a;
+      some.b += board_->pair[kUse][i].b;
     }
-    return Pair{warp_sum(some.a), warp_sum(some.b)};
+    return Pair{butterfly_sum<32>(some.a), butterfly_sum<32>(some.b)};
   }
 
   HVD_METHOD Largest largest(Largest mine) {
     HVD_UNROLL
-    for (int mask = kLanes / 2; mask > 0; mask /= 2)
+    for (int mask = 16; mask > 0; mask /= 2)
       mine = larger(mine, Largest{machine::shuffle_xor(mine.value, mask),
                                   machine::shuffle_xor(mine.column, mask)});
     if (kAlone) return mine;
     publish(board_->largest, mine);
     for (int i = 0; i < kWarps * blocks_; ++i) mine = larger(mine, board_->largest[i]);
     return mine;
+  }
+
+  // The sums of the block's rows, from their threads 0, to whoever asks for one of them afterwards.
+  HVD_METHOD void collect(const Part& whole) {
+    if (local_ == 0) board_->whole = whole;
+    machine::block_sync();
+  }
+  HVD_METHOD Part collected(int which) const { return boards_[which].whole; }
+
+  // The way back: from the block's first threads to the threads of their rows.
+  HVD_METHOD Verdict deal_out(const Verdict& verdict) {
+    const int which = machine::thread_index();
+    if (which < kRows) boards_[which].verdict = verdict;
+    machine::block_sync();
+    return board_->verdict;
   }
 
   // From the leading warp of each block to the block.
@@ -141,18 +145,39 @@ class Team {
   }
 
  private:
-  HVD_METHOD int lane() const { return machine::thread_index() % 32; }
+  // Lanes among which the parts are dealt out: a power of two.
+  static constexpr int span_of(int parts) {
+    int span = 1;
+    while (span < parts && span < 32) span *= 2;
+    return span;
+  }
+  static constexpr int kSpan = span_of(kParts);
 
-  HVD_METHOD static float warp_max(float x) {
+  HVD_METHOD int lane() const { return machine::thread_index() & 31; }
+
+  template <int kLanes>
+  HVD_METHOD static float butterfly_max(float x) {
     HVD_UNROLL
-    for (int mask = 16; mask > 0; mask /= 2) x = fmaxf(x, machine::shuffle_xor(x, mask));
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) x = fmaxf(x, machine::shuffle_xor(x, mask));
     return x;
   }
-  template <class V>
-  HVD_METHOD static V warp_sum(V x) {
+  template <int kLanes, class V>
+  HVD_METHOD static V butterfly_sum(V x) {
     HVD_UNROLL
-    for (int mask = 16; mask > 0; mask /= 2) x += machine::shuffle_xor(x, mask);
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) x += machine::shuffle_xor(x, mask);
     return x;
+  }
+
+  // Two sums for less than the price of two: each half of the warp goes on with one of them. b is
+  // for all lanes, a for the lower half.
+  template <bool kAllLanes>
+  HVD_METHOD static void both_sums(float& a, float& b) {
+    const bool upper = machine::thread_index() & 16;
+    float mine = (upper ? b : a) + machine::shuffle_xor(upper ? a : b, 16);
+    HVD_UNROLL
+    for (int mask = 8; mask > 0; mask /= 2) mine += machine::shuffle_xor(mine, mask);
+    a = kAllLanes ? machine::shuffle(mine, 0) : mine;
+    b = machine::shuffle(mine, 16);
   }
 
   template <class V>
@@ -173,6 +198,7 @@ class Team {
     }
   }
 
+  Board* boards_;
   Board* board_;
   int blocks_;
   int rank_;

@@ -11,40 +11,57 @@ namespace cuda {
 constexpr int kTotalThreads = 512;
 
 HVD_DEVICE bool counts(const Job& job, int64_t row) {
-  return soft(job) || !read_label(job, row, true).ignored;
+  return soft(job) || label_of(job, row) != job.ignore_index;
 }
 
-// kMean: to = sum_i w_i loss_i / *job.count; else to = number of rows that count, at least 1.
+// count = number of rows that count, at least 1; kMean: and loss = sum_i w_i loss_i / count.
 template <bool kCluster, bool kMean>
-HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) total(const Job job, float* to, int blocks) {
+HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads)
+total(const Job job, float* count, float* loss, int blocks) {
   Team<kTotalThreads, kTotalThreads, kCluster> team(machine::shared_memory(), blocks);
+  if (kMean)
+    machine::wait_for_previous();
+  else
+    machine::let_next_start();
   Pair mine{0.0, 0.0};
-  HVD_UNROLL4
-  for (int64_t row = team.thread(); row < job.rows; row += team.threads()) {
-    if (!counts(job, row)) continue;
-    double term = 1.0;
-    if (kMean) {
-      term = machine::load(job.out + row);
-      if (job.weight) term *= machine::load(job.weight + row);
+  // Rows that are ignored are loaded, too: a loop that skips them waits for each label by itself.
+  constexpr int kAtOnce = 4;
+  const int64_t step = team.threads();
+  for (int64_t first = team.thread(); first < job.rows; first += kAtOnce * step) {
+    bool counted[kAtOnce];
+    float term[kAtOnce];
+    HVD_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool there = first + i * step < job.rows;
+      const int64_t row = there ? first + i * step : first;
+      counted[i] = there & counts(job, row);
+      if (kMean) term[i] = machine::load(job.out + row);
+      if (kMean && job.weight) term[i] *= machine::load(job.weight + row);
     }
-    mine.a += term;
+    HVD_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      mine.a += counted[i] ? 1.0 : 0.0;
+      if (kMean) mine.b += counted[i] ? double(term[i]) : 0.0;
+    }
   }
   team.ready();
-  mine = team.sum(mine);
+  mine = team.template sum<0>(mine);
   if (!team.writes()) return;
-  if (kMean)
-    machine::store(to, static_cast<float>(mine.a / machine::load(job.count)));
-  else
-    machine::store(to, mine.a > 1.0 ? static_cast<float>(mine.a) : 1.0f);
+  const float rows = mine.a > 1.0 ? static_cast<float>(mine.a) : 1.0f;
+  machine::store(count, rows);
+  if (kMean) machine::store(loss, static_cast<float>(mine.b / rows));
 }
 
 // Scores of rows whose logits came in blocks of classes; a thread a row.
 HVD_KERNEL(kTotalThreads, 1024 / kTotalThreads) finish_rows(const Job job) {
   const int64_t row = machine::block_index() * kTotalThreads + machine::thread_index();
   if (row >= job.rows) return;
-  const Label label = read_label(job, row, true);
-  const RowTotals sums = row_totals(job, row, Part{}, 0.0f);
-  write_scores(job, row, finish_row(sums, label.bad ? kBadLabel : kGoodRow), label.ignored);
+  const Label label{-1, label_of(job, row)};
+  const double* from = job.sums + row;
+  const RowTotals sums{machine::load(from), machine::load(from + job.rows),
+                       machine::load(from + 2 * job.rows), machine::load(from + 3 * job.rows)};
+  write_scores(job, row, finish_row(sums, check_label<false>(job, label)),
+               ignored<false>(job, label));
 }
 
 // `blocks` blocks share the tensor; where the factor is 1 each reads one number and is done.

@@ -13,13 +13,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from hvdfilter.adapters import library
+from hvdfilter.adapters import check_length, check_whole, library, require
 from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 from hvdfilter.filter.schedule import Schedule
 from hvdfilter.filter.stream import KeptStream
 
 _lightning = library("lightning", "lightning.pytorch", "pytorch_lightning")
+# Of its loop, leant on and not documented.
+_MEMBERS = ("setup_data", "max_batches", "_combined_loader", "_data_fetcher")
 
 
 class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
@@ -30,8 +32,9 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
     and schedulers of ``interval="step"`` end with the run. Checkpoints hold the filter's state; a
     run goes on from one that was saved at an epoch's end.
 
-    Raises `InputError`, before training, for another sampler, more epochs than the filter has, and
-    a Trainer of other ranks than the filter's.
+    Raises `InputError`, before training, for another sampler, a set of another length or more
+    epochs than the filter's, a Trainer of other ranks, a checkpoint of an epoch's middle, and
+    validation by the clock on several ranks.
     """
 
     def __init__(self, filt: Filter) -> None:
@@ -42,8 +45,11 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse a Trainer that the filter cannot follow."""
+        self._saved = None  # what a validation before has read is not to be trained from
         if stage != "fit":
             return
+        require("lightning", _lightning, trainer, "_val_check_time_interval")
+        require("lightning", _lightning, trainer.fit_loop, *_MEMBERS)
         epochs, ranks = self.filt.epochs, self.filt.world.size
         if trainer.max_epochs is None or not 0 <= trainer.max_epochs <= epochs:
             raise InputError(
@@ -55,11 +61,21 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
                 f"Lightning trains on {trainer.world_size} ranks and the filter spans {ranks}: "
                 "start by torchrun and call torch.distributed.init_process_group() before hf.Filter"
             )
+        check_whole(ranks // (trainer.distributed_sampler_kwargs or {}).get("num_replicas", ranks))
+        if trainer._val_check_time_interval is not None and ranks > 1:
+            raise InputError(
+                "with a val_check_interval of time each rank validates by its own clock, and ranks "
+                "that differ wait for each other for ever: give it batches, or a part of an epoch"
+            )
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach the optimisers and schedulers, and take up what a checkpoint held."""
+        """Attach the optimisers and schedulers."""
         trainer.fit_loop.setup_data()  # which Lightning does once, here or a little later
-        loader = self._loader(trainer)
+        with self.filt.world.collective.errors_shared():
+            loader = self._loader(trainer)
+            require("lightning", _lightning, trainer, "val_check_batch")
+            require("lightning", _lightning, trainer.fit_loop._combined_loader, "limits")
+            check_length(loader.dataset, self.filt)
         for optimizer in trainer.optimizers:
             self.filt.attach(optimizer)
         for config in trainer.lr_scheduler_configs:
@@ -72,11 +88,20 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
                 config.scheduler = self.filt.schedule(
                     config.scheduler, _Steps(trainer, loader, config.frequency)
                 )
-        if self._saved is not None:
-            # Lightning reads the file on every rank; what rank 0 holds counts.
-            self.filt.load_state_dict(self._saved if self.filt.world.rank == 0 else {})
-            self._saved = None
         self._begun = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up what a checkpoint held, which strategies that shard models read only now."""
+        if self._saved is None:
+            return
+        if not self._saved["between"]:
+            raise InputError(
+                "this checkpoint was saved within an epoch, where Lightning starts the loader "
+                "anew: go on from one that ModelCheckpoint(save_on_train_epoch_end=True) saved"
+            )
+        # Lightning reads the file on every rank; what rank 0 holds counts.
+        self.filt.load_state_dict(self._saved["filter"] if self.filt.world.rank == 0 else {})
+        self._saved = None
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Agree on the epoch's mask; its length is from now on Lightning's too."""
@@ -85,8 +110,9 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
         batches = _limited(trainer, loader)
         loop._combined_loader.limits = [batches]
         loop.max_batches = batches
-        interval = trainer.val_check_interval
-        if isinstance(interval, float):
+        if trainer._val_check_time_interval is not None:
+            pass  # no batch is one to validate at
+        elif isinstance(interval := trainer.val_check_interval, float):
             trainer.val_check_batch = max(1, int(batches * interval))
         elif trainer.check_val_every_n_epoch is not None:
             trainer.val_check_batch = min(interval, batches)
@@ -104,13 +130,8 @@ class FilterCallback(_lightning.Callback):  # type: ignore[name-defined]
         return {"between": between, "filter": self.filt.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts; `InputError` for one of an epoch's middle."""
-        if not state_dict["between"]:
-            raise InputError(
-                "this checkpoint was saved within an epoch, where Lightning starts the loader "
-                "anew: go on from one that ModelCheckpoint(save_on_train_epoch_end=True) saved"
-            )
-        self._saved = state_dict["filter"]
+        """Keep the state until training starts."""
+        self._saved = state_dict
 
     def _loader(self, trainer: Any) -> DataLoader[Any]:
         """The training loader; `InputError` where it does not draw from the filter."""

@@ -7,40 +7,59 @@ follow the filter; what cannot follow is refused in a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
-from hvdfilter.adapters import library
+from hvdfilter.adapters import check_length, check_whole, library, own_loss, require
 from hvdfilter.data import Indexed
-from hvdfilter.errors import InputError, InstallError
+from hvdfilter.errors import InputError
 from hvdfilter.filter import Filter
 
 _transformers = library("transformers", "transformers")
 _IDS = "ids"
+# What is leant on and not documented: of the class, and of its instances.
+_MEMBERS = (
+    "_run_epoch",
+    "_remove_unused_columns",
+    "_get_collator_with_removed_columns",
+    "loss_is_scaled_for_ga",
+)
+_OWN_MEMBERS = ("_train_batch_size", "model_accepts_loss_kwargs")
 
 
 class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
-    """A Trainer whose training set is filtered; arguments are the Trainer's, and `filt`.
+    """A Trainer whose training set is filtered; arguments are the Trainer's, and two more.
 
     filt: made for ``num_train_epochs`` epochs and ``len(train_dataset)`` samples, after the
     `TrainingArguments`, which let the ranks meet. The loss is `filt.loss` of the model's logits and
-    the batch's labels, shifted for a causal language model; another one is made in `sample_loss`.
+    the batch's labels, and a mixture of experts' ``aux_loss``; another one is made in
+    `sample_loss`. shift_labels: whether a token's label is its successor's; None is to find out
+    from the loss that the model computes of the first batch; with an own `sample_loss` say it.
 
     Raises `InputError`, before training, for what the filter cannot follow: ``max_steps``,
-    ``compute_loss_func``, a set without a length, and going on from a checkpoint, whose place the
-    Trainer reckons in epochs of full length.
+    ``compute_loss_func``, a set that can only be iterated or is of another length than the
+    filter's, and going on from a checkpoint, whose place the Trainer reckons in epochs of full
+    length; and at the first batch, on every rank, for a model whose own loss is another one.
     """
 
-    def __init__(self, *args: Any, filt: Filter, **kwargs: Any) -> None:
+    # The loss is a batch's mean, which the Trainer then divides by the batches of a step.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self, *args: Any, filt: Filter, shift_labels: bool | None = None, **kwargs: Any
+    ) -> None:
+        _require()
         super().__init__(*args, **kwargs)
         self.filt = filt
         self._refuse()
-        # The loss is a batch's mean, which the Trainer then divides by the batches of a step.
-        self.model_accepts_loss_kwargs = False
+        require("transformers", _transformers, self, *_OWN_MEMBERS)
+        self.model_accepts_loss_kwargs = False  # else the Trainer counts tokens for nothing
+        free = type(self).sample_loss is not FilteredTrainer.sample_loss
+        self._meaning = own_loss.Meaning(filt.world.collective, shift_labels, free)
 
     def sample_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """The loss of a batch: `filt.loss`, or `filt.update` of losses of your own."""
@@ -53,6 +72,8 @@ class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
                 "FilteredTrainer cannot resume_from_checkpoint, for the Trainer reckons its place "
                 "in epochs of full length: train anew, or by a loop of your own and hf.Record"
             )
+        with self.filt.world.collective.errors_shared():
+            self._check_set()
         result = super().train(None, *args, **kwargs)
         self.filt.end_epoch()
         return result
@@ -94,16 +115,21 @@ class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
         ids = inputs.pop(_IDS, None)
         if ids is None:
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
-        labels = inputs["labels"]
+        labels: Any = inputs.get("labels")
+        meaning = self._meaning
         network = self.accelerator.unwrap_model(model)
-        config = getattr(network, "config", None)
-        if not getattr(config, "is_encoder_decoder", False):  # which reads the labels
+        read = getattr(getattr(network, "config", None), "is_encoder_decoder", False)
+        if not read and not meaning.asks(network):
             inputs = {name: value for name, value in inputs.items() if name != "labels"}
         outputs = model(**inputs)
-        logits = _logits(outputs)
-        if _is_causal(network):
-            logits, labels = logits[:, :-1], labels[:, 1:]
+        if meaning.shift is None:
+            meaning.learn(outputs, labels, network)
+        logits, _, extra = own_loss.read(outputs, network)
+        if meaning.shift:
+            logits, labels = own_loss.shifted(logits, labels)
         loss = self.sample_loss(logits, labels, ids)
+        if extra is not None:
+            loss = loss + extra.to(loss.device)
         return (loss, outputs) if return_outputs else loss
 
     def _run_epoch(self, *args: Any, epoch: int, **planned: Any) -> None:
@@ -118,13 +144,17 @@ class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
         """Optimiser steps of the epoch that has begun."""
         return max(1, -(-len(self._loader) // self.args.gradient_accumulation_steps))
 
+    def _check_set(self) -> None:
+        dataset = self.train_dataset
+        if isinstance(dataset, IterableDataset):
+            raise InputError(
+                f"FilteredTrainer draws by filt.sampler(), and {type(dataset).__name__} can only "
+                "be iterated: filt.stream takes it, under Accelerate or in a loop of your own"
+            )
+        check_length(dataset, self.filt)
+
     def _refuse(self) -> None:
         args, filt = self.args, self.filt
-        if not hasattr(_transformers.Trainer, "_run_epoch"):
-            raise InstallError(
-                f"hvdfilter.adapters.transformers needs transformers 5.23 or newer, and "
-                f"{_transformers.__version__} is installed: pip install -U transformers"
-            )
         if args.max_steps > 0 or args.num_train_epochs != filt.epochs:
             raise InputError(
                 f"the filter was made for {filt.epochs} epochs: TrainingArguments("
@@ -142,6 +172,7 @@ class FilteredTrainer(_transformers.Trainer):  # type: ignore[name-defined]
                 f"{filt.world.size}: start by torchrun and make the TrainingArguments first, "
                 "on CPUs with use_cpu=True, and then the filter"
             )
+        check_whole(self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
 
 
 class _WithIds:
@@ -156,11 +187,8 @@ class _WithIds:
         return {**self._collate(plain), _IDS: ids}
 
 
-def _logits(outputs: Any) -> Tensor:
-    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
-    return logits if isinstance(logits, Tensor) else logits[0]
-
-
-def _is_causal(network: Any) -> bool:
-    names = _transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return type(network).__name__ in set(names.values())
+def _require() -> None:
+    trainer = _transformers.Trainer
+    require("transformers", _transformers, trainer, *_MEMBERS)
+    planned = "epoch", "steps_in_epoch", "num_update_steps_per_epoch"
+    require("transformers", _transformers, trainer._run_epoch, *planned)

@@ -24,7 +24,8 @@ class Command:
     summary: one sentence. run: called with the parsed options; returns the exit code. add: adds
     the options; their names are written with underscores, and hyphens are taken for them. usage:
     what follows the name; examples: whole lines; notes: what the help ends with.
-    torch: whether it needs torch, whose absence is then one sentence.
+    torch: whether it needs torch, whose absence is then one sentence. first_rank: of several ranks
+    the first alone runs it, for there is nothing to share.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Command:
     examples: tuple[str, ...] = ()
     notes: str = ""
     torch: bool = True
+    first_rank: bool = False

@@ -42,6 +42,7 @@ COMMANDS = (
         "List the policies and their options.",
         _policies,
         examples=("hvdfilter policies", "hvdfilter policies --json"),
+        first_rank=True,
     ),
     Command(
         "doctor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from jsonargparse import ArgumentParser, Namespace
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from hvdfilter.cli import machine, runs, spelling, training
 from hvdfilter.cli.command import Command
 from hvdfilter.cli.completion import script
+from hvdfilter.cli.first_rank import by_first_rank
 from hvdfilter.cli.parser import build
 from hvdfilter.errors import InputError, InstallError, WorldError
 from hvdfilter.exit_codes import BAD_INPUT, FAILURE
@@ -63,11 +64,16 @@ def run() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 0 when all went well, 2 for bad input."""
     given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["launch"]:  # whose arguments are another program's, and torch no need
+        return launch(given[1:])
+    with preemption.early() if given[:1] == ["train"] else nullcontext():
+        return _answered(lambda: _command(given), given)
+
+
+def _answered(work: Callable[[], int], given: Sequence[str]) -> int:
+    """The code that `work` returns, or that of the error which it says in one sentence."""
     try:
-        if given[:1] == ["launch"]:  # whose arguments are another program's, and torch no need
-            return launch(given[1:])
-        with preemption.early() if given[:1] == ["train"] else nullcontext():
-            return _command(given)
+        return work()
     except InputError as error:
         return _told(str(error), error, given, BAD_INPUT)
     except (InstallError, WorldError) as error:
@@ -110,4 +116,6 @@ def _command(given: Sequence[str]) -> int:
         require_torch()
     own = options[command.name]
     audience.choose_color(own.color)
+    if command.first_rank:
+        return by_first_rank(lambda: _answered(lambda: command.run(own), given))
     return command.run(own)

@@ -163,6 +163,7 @@ COMMANDS = (
         _add_inspect,
         usage="RUN|CHECKPOINT|FILE.parquet [OPTIONS]",
         examples=("hvdfilter inspect runs/first", "hvdfilter inspect runs/first --top 30"),
+        first_rank=True,
     ),
     Command(
         "robustness",
@@ -182,6 +183,7 @@ COMMANDS = (
             "hvdfilter train --name first --variance 20",
             "hvdfilter variance runs/first",
         ),
+        first_rank=True,
     ),
     Command(
         "sharpness",
@@ -198,5 +200,6 @@ COMMANDS = (
         _add_report,
         usage="RUN [RUN ...] [OPTIONS]",
         examples=("hvdfilter report runs/first runs/full", "hvdfilter report runs/ --figures svg"),
+        first_rank=True,
     ),
 )

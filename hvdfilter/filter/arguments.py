@@ -19,6 +19,19 @@ from hvdfilter.errors import InputError
 from hvdfilter.policies import Policy
 
 
+def counted(labels: Any) -> NDArray[Any]:
+    """Labels as an array that can be counted: NumPy before 2 counts no uint64.
+
+    Raises `InputError` for those that no int64 holds.
+    """
+    given = np.asarray(labels)
+    if given.dtype.kind != "u" or given.dtype.itemsize < 8:
+        return given
+    if (most := int(given.max(initial=0))) > np.iinfo(np.int64).max:
+        raise InputError(f"labels go up to {most}: give integers that count the classes from 0")
+    return given.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """The arguments of `Filter`, with the policy made and the labels as an array."""

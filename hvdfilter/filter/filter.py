@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from hvdfilter import policies, scoring
 from hvdfilter.agreement import Call, KeepMask, ScoreBook
 from hvdfilter.costs import Costs
 from hvdfilter.errors import InputError
-from hvdfilter.filter.arguments import Arguments
+from hvdfilter.filter.arguments import Arguments, counted
 from hvdfilter.filter.flag import StepFlag
 from hvdfilter.filter.loop import Loop
 from hvdfilter.filter.observing import Observer
@@ -64,7 +63,7 @@ class Filter(Loop, Signals):
         world = world or current()
         with world.collective.opening(Call.FILTER):
             self.policy = policies.make(policy) if isinstance(policy, str) else policy
-            self.labels = None if labels is None else np.asarray(labels)
+            self.labels = None if labels is None else counted(labels)
         given = num_samples, self.policy, epochs, seed, self.labels, exchange, history
         self._arguments = Arguments(*given)
         self._arguments.check(world.collective)
@@ -251,7 +250,8 @@ class Filter(Loop, Signals):
         sampler = self._sampler.state_dict(consumed)
         trained = Agreed(self.mask, self.draws, self._weights.block)
         said = self.overview.record
-        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler, said)
+        since = self.overview.noted_since
+        place = Place(self.epoch, self._closed, self.lr_scale, trained, sampler, said, since)
         return pack(self._arguments, place, self.book, parts)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -263,7 +263,7 @@ class Filter(Loop, Signals):
         self._meet(Call.LOAD_STATE_DICT)
         place = unpack(state, self._arguments, self.book)
         self._open(place.trained.mask, place.trained.draws, place.epoch)
-        self.overview.restore(place.overview, self.mask)
+        self.overview.restore(place.overview, self.mask, place.noted_since)
         if place.closed:
             self._tally.close()
         self._closed, self._rate.scale = place.closed, place.lr_scale

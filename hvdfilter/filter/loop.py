@@ -93,6 +93,11 @@ class Loop:
         return self._tally.batches
 
     @property
+    def samples(self) -> int:
+        """Samples of these batches, as `state_dict(consumed)` needs them."""
+        return self._tally.samples
+
+    @property
     def largest_batch(self) -> int:
         """Samples of the largest of them."""
         return self._tally.largest

@@ -28,11 +28,13 @@ class Overview:
 
     wanted: whether anybody will look, the same on all ranks; `begin` is for them alone. record: of
     the epoch that is open or has ended last; plain values. last: the mask of that epoch.
+    noted_since: the first epoch that the book's history counts; 0 unless it was begun without.
     """
 
     def __init__(self, arguments: Arguments, book: ScoreBook) -> None:
         self.wanted = arguments.history
         self.record: dict[str, Any] = {}
+        self.noted_since = 0
         self.last = KeepMask.full(arguments.num_samples)  # nothing is hidden before the first
         self._book, self._span = book, (book.start, book.start + book.length)
         names = {field.name for field in book.fields if field.shape == ()}
@@ -43,6 +45,7 @@ class Overview:
         labels = arguments.classes
         number = 0 if labels is None else int(labels.max()) + 1
         self._classes = number if number <= CLASSES else 0
+        self._uncounted = number - self._classes
         self._labels = None if labels is None else labels[slice(*self._span)]
         if "label" in names and self._labels is not None:
             book.put("label", self._labels)
@@ -52,9 +55,9 @@ class Overview:
         before, self.last = self.last, mask
         self.record = self._made(before, mask)
 
-    def restore(self, record: dict[str, Any], mask: KeepMask) -> None:
+    def restore(self, record: dict[str, Any], mask: KeepMask, noted_since: int) -> None:
         """Go on in an epoch of which this was said."""
-        self.record, self.last = record, mask
+        self.record, self.last, self.noted_since = record, mask, noted_since
 
     def _made(self, before: KeepMask, mask: KeepMask) -> dict[str, Any]:
         kept = mask.numpy(*self._span)
@@ -62,6 +65,8 @@ class Overview:
         record: dict[str, Any] = {}
         if self._classes:
             record["classes"] = {name: found.pop(name).tolist() for name in ("samples", "kept")}
+        if self._uncounted:
+            record["classes_uncounted"] = self._uncounted
         since = found.pop("since_trained", None)
         scores = {name: counts.reshape(2, -1) for name, counts in found.items() if counts.any()}
         if scores:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hvdfilter.agreement import Draws, KeepMask, ScoreBook, Strata
 from hvdfilter.agreement.spread import gather_parts, owners, parts_of, redistribute
-from hvdfilter.errors import InputError
+from hvdfilter.errors import InputError, on_all_ranks
 from hvdfilter.filter.arguments import Arguments
 from hvdfilter.filter.planning import Agreed
 
@@ -30,6 +30,7 @@ class Place:
 
     closed: no epoch is open. trained: what the epoch trains, its weights those of this rank's
     block. sampler: the state of the `ShardSampler`. overview: what is said of the epoch.
+    noted_since: the first epoch whose mask the columns of `history` count.
     """
 
     epoch: int
@@ -38,12 +39,15 @@ class Place:
     trained: Agreed
     sampler: dict[str, Any]
     overview: dict[str, Any]
+    noted_since: int
 
 
 # Everything of a place that is no tensor.
-SCALARS = ("epoch", "closed", "lr_scale", "sampler", "overview")
+SCALARS = ("epoch", "closed", "lr_scale", "sampler", "overview", "noted_since")
 # What states of an earlier version lack.
-_ADDED: dict[str, Any] = {"overview": {}}
+_ADDED: dict[str, Any] = {"overview": {}, "noted_since": 0}
+# By which a state with history is told from one without.
+_HISTORY = "column/hidden_epochs"
 
 
 def pack(arguments: Arguments, place: Place, book: ScoreBook, parts: int) -> dict[str, Any]:
@@ -77,6 +81,7 @@ def pack(arguments: Arguments, place: Place, book: ScoreBook, parts: int) -> dic
         "strata": torch.from_numpy(strata.view(np.uint8)),
         "sampler": place.sampler,
         "overview": place.overview,
+        "noted_since": place.noted_since,
         "rows": {name: torch.from_numpy(part) for name, part in rows.items()},
     }
 
@@ -94,8 +99,10 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     with collective.errors_shared():
         if first and (missing := [name for name in (*names, "rows") if name not in state]):
             raise InputError(f"this is not the state of a Filter: it has no {missing[0]!r}")
-    text = json.dumps({name: state[name] for name in names}) if first else ""
-    saved = json.loads(collective.broadcast_bytes(text.encode()))
+    told = {name: state[name] for name in names} if first else {}
+    if first and _HISTORY not in state["rows"]:  # then it begins here
+        told["noted_since"] = told["epoch"] + bool(told["closed"])
+    saved = json.loads(collective.broadcast_bytes(json.dumps(told).encode()))
     collective.share_error(_mismatch(saved, identity))
     rows = {name: np.asarray(part) for name, part in state.get("rows", {}).items()}
     book.scatter(_under("column/", rows))
@@ -113,7 +120,8 @@ def unpack(state: Mapping[str, Any], arguments: Arguments, book: ScoreBook) -> P
     codes = collective.broadcast(codes).view(np.uint16)
     trained = Agreed(mask, Strata(drawn, codes) if codes.size else draws, block)
     closed, scale = bool(saved["closed"]), float(saved["lr_scale"])
-    return Place(int(saved["epoch"]), closed, scale, trained, saved["sampler"], saved["overview"])
+    said = saved["sampler"], saved["overview"], int(saved["noted_since"])
+    return Place(int(saved["epoch"]), closed, scale, trained, *said)
 
 
 def columns_of(rows: Mapping[str, Any], book: ScoreBook) -> dict[str, Array]:
@@ -147,7 +155,7 @@ def _put_pending(rows: Mapping[str, Array], book: ScoreBook) -> None:
     held = np.array([len(rows.get(name, ())) for name in kinds], np.int64)
     for name, found in zip(kinds, collective.allreduce(held).tolist(), strict=True):
         if found != total:
-            raise InputError(
+            raise on_all_ranks(
                 f"the saved filter noted no {name} of {total} samples that it had trained: go on "
                 "from a checkpoint taken between epochs, or with the history=... it was saved with"
             )

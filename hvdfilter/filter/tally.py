@@ -30,7 +30,7 @@ _REMEDIES = (
     ("transformers", "Hugging Face: hvdfilter.adapters.transformers.FilteredTrainer"),
     ("lightning", "Lightning: Trainer(use_distributed_sampler=False)"),
     ("pytorch_lightning", "Lightning: Trainer(use_distributed_sampler=False)"),
-    ("accelerate", "Accelerate: hvdfilter.adapters.accelerate.prepare(accelerator, loader)"),
+    ("accelerate", "Accelerate: hvdfilter.adapters.accelerate.prepare(accelerator, loader, filt)"),
 )
 
 

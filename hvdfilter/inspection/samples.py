@@ -31,12 +31,20 @@ class Samples:
 
     source: where it was read. labels: int64 [N], -1 where the run was given none. columns: [N]
     each, not finite where no score was observed. epochs: how many the run had finished.
+    noted_since: how many of them were over when it began to note, as where a run goes on that an
+    older version, or a script without history, had begun.
     """
 
     source: Path
     labels: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     epochs: int
+    noted_since: int = 0
+
+    @property
+    def noted_epochs(self) -> int:
+        """How many epochs counts such as `hidden_epochs` are of."""
+        return self.epochs - self.noted_since
 
     @property
     def num_samples(self) -> int:
@@ -71,7 +79,8 @@ def samples_of(run: Path) -> Samples:
         columns["confidence"] = np.where(columns["age"] < 0, np.nan, columns["confidence"])
     number = int(state["filter"]["num_samples"])
     labels = columns.pop("label", np.full(number, -1))
-    return Samples(run, labels.astype(np.int64), columns, int(state["epoch"]))
+    since = int(state["filter"].get("noted_since", 0))
+    return Samples(run, labels.astype(np.int64), columns, int(state["epoch"]), since)
 
 
 def samples_in(path: Path) -> Samples:
@@ -82,8 +91,10 @@ def samples_in(path: Path) -> Samples:
         raise InputError(f"{path} holds no samples")
     fields = [name for name in names if name not in ("id", "label")]
     found = dict(score_file.read(path, fields, 0, number, number))
-    epochs = score_file.made(path).get("epochs", 0)
-    return Samples(path, found.pop("label"), found, epochs if isinstance(epochs, int) else 0)
+    made = score_file.made(path)
+    told = [made.get(name) for name in ("epochs", "noted_since")]
+    epochs, since = (number if isinstance(number, int) else 0 for number in told)
+    return Samples(path, found.pop("label"), found, epochs, since)
 
 
 def open_samples(path: Path) -> Samples:

@@ -32,6 +32,7 @@ def summarise(samples: Samples, top: int = 10) -> dict[str, Any]:
         "source": str(samples.source),
         "samples": samples.num_samples,
         "epochs": samples.epochs,
+        "noted_since": samples.noted_since,
         "quantile_levels": list(QUANTILES),
         "quantiles": _quantiles(samples, everyone),
         **_lists(samples, everyone, top),
@@ -82,8 +83,8 @@ def _lists(samples: Samples, ids: NDArray[np.int64], top: int) -> dict[str, Any]
         order = np.argsort(-times, kind="stable")
         lists["most_hidden"] = _told(samples, ids[order[: min(top, np.count_nonzero(times))]])
         lists["never_hidden"] = int(np.count_nonzero(times == 0))
-        if samples.epochs:
-            lists["hidden_share"] = float(times.mean() / samples.epochs)
+        if samples.noted_epochs > 0:
+            lists["hidden_share"] = float(times.mean() / samples.noted_epochs)
     if "margin_mean" in samples.columns:
         lists["likely_mislabelled"] = _told(samples, likely_mislabelled(samples, ids)[:top])
         below = samples.columns["margin_mean"][ids] < 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from hvdfilter import exit_codes
 from hvdfilter.errors import InputError
@@ -25,13 +27,18 @@ EXAMPLES = """\
 FINAL = (0, exit_codes.BAD_INPUT, exit_codes.STOPPED)
 
 
+# What the other commands take, and means nothing here: the output is the job's.
+_OTHERS = ("--json", "--color")
+
+
 def main(argv: Sequence[str]) -> int:
     """Run it; the exit code of the job's last run, or 2 for what can't be started."""
-    options = parser().parse_args(argv)
+    options = argparse.Namespace(debug=False)
     try:
+        parser().parse_args(argv, options)
         _check(options)
     except InputError as error:
-        return _refuse(error)
+        return _refuse(error, options)
     return guarded(lambda: _run(options))
 
 
@@ -44,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
                 hosts.check(hosts.parse(options.hosts), options.oversubscribe)
             code = job.run()
         except InputError as error:
-            return _refuse(error)
+            return _refuse(error, options)
         if code in FINAL or job.warned:
             break
         if number < restarts:
@@ -57,8 +64,9 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _refuse(error: InputError) -> int:
-    print(f"hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
+def _refuse(error: InputError, options: argparse.Namespace) -> int:
+    trace = "".join(traceback.format_exception(error)) if options.debug else ""
+    print(f"{trace}hvdfilter launch: error: {error}", file=sys.stderr, flush=True)
     return exit_codes.BAD_INPUT
 
 
@@ -87,9 +95,22 @@ def _check_resumes(command: Sequence[str]) -> None:
             )
 
 
+class _Parser(argparse.ArgumentParser):
+    """What it refuses is one sentence, as everywhere, and not its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        name = message.removeprefix("unrecognized arguments: ").split("=")[0].split()[0]
+        if name in _OTHERS:
+            raise InputError(
+                f"{name} is for the command that it starts: put it behind that, as in: hvdfilter "
+                f"launch mpirun -np 4 hvdfilter train {name}"
+            )
+        raise InputError(message)
+
+
 def parser() -> argparse.ArgumentParser:
-    """Of its options; the job's command is the rest."""
-    made = argparse.ArgumentParser(
+    """Of its options; the job's command is the rest. Raises `InputError` for others."""
+    made = _Parser(
         prog="hvdfilter launch",
         description="Run a job so that warnings become checkpoints and nothing is left behind.",
         epilog=f"examples:\n{EXAMPLES}\n\n{exit_codes.WORDS}",
@@ -111,6 +132,9 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=300.0,
         help="seconds that the ranks have to save and end, once they are told to",
+    )
+    made.add_argument(
+        "--debug", action="store_true", help="show where an error came from: its traceback"
     )
     made.add_argument("command", nargs=argparse.REMAINDER, help="such as mpirun -np 4 ...")
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 from hvdfilter.launch import processes
@@ -29,6 +30,8 @@ def guarded(work: Callable[[], int]) -> int:
             os.setsid()  # a terminal's Ctrl-C reaches the first process alone
             processes.adopt()
             code = work()
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # which nobody calls for a process that ends like this
         finally:
             os._exit(code)
     try:

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hvdfilter.errors import InputError
+from hvdfilter.errors import InputError, warn
 from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 
+Found = TypeVar("Found")
 COST_PARTS = {
     "training": "training steps",
     "rescoring": "re-scoring hidden samples",
@@ -139,22 +140,38 @@ def sum_up(folder: Path, config: Mapping[str, Any], epochs: Sequence[Mapping[str
     )
 
 
-def find_full(folder: Path) -> Summary | None:
-    """The newest finished `full` run beside `folder` that did the same work on as many ranks."""
+def find_full(folder: Path, read: Callable[[Path], Found]) -> tuple[Found | None, list[str]]:
+    """The newest finished `full` run beside `folder` that did the same work on as many ranks.
+
+    read: makes of its folder what is returned, such as `summarise`; what it refuses as damaged is
+    passed over, and also returned is a sentence for each of these.
+    """
     mine, ranks = read_config(folder), read_metrics(folder)[-1]["ranks"]
+    passed_over: list[str] = []
     if mine["policy"] == "full":
-        return None
+        return None, passed_over
     others = sorted(folder.parent.glob("*/metrics.jsonl"), key=_written)
     for metrics in reversed(others):
         try:
-            config, epochs = read_config(metrics.parent), read_metrics(metrics.parent)
+            config = read_config(metrics.parent)
         except InputError:
-            continue  # a run that is being written, damaged, or not one of ours
+            continue  # a run that is being made, or not one of ours
         same = all(option_of(config, name) == option_of(mine, name) for name in SAME_WORK)
-        if same and config["policy"] == "full" and len(epochs) == mine["epochs"]:
-            if epochs[-1]["ranks"] == ranks:
-                return summarise(metrics.parent)
-    return None
+        if not same or config["policy"] != "full":
+            continue
+        try:
+            epochs = read_metrics(metrics.parent)
+            if len(epochs) == mine["epochs"] and epochs[-1]["ranks"] == ranks:
+                return read(metrics.parent), passed_over
+        except InputError as damaged:
+            passed_over.append(str(damaged).rstrip("."))
+    return None, passed_over
+
+
+def say_left_out(sentences: Sequence[str]) -> None:
+    """On the terminal, what a comparison is without."""
+    for sentence in sentences:
+        warn(f"left out: {sentence}")
 
 
 def _written(path: Path) -> float:

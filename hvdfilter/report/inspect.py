@@ -14,13 +14,16 @@ from hvdfilter.inspection.samples import open_samples
 from hvdfilter.inspection.summary import summarise
 from hvdfilter.report.terminal import ascii_table, console
 
-#: Most classes that get a line of their own, the hardest ones.
+#: Most classes that are shown, the hardest ones.
 CLASSES = 20
 _LISTS = {
     "hardest": "hardest, by the last loss",
     "most_hidden": "most often hidden",
     "likely_mislabelled": "likely mislabelled, by the mean margin",
 }
+# Of each class.
+_COUNTS = {"never_hidden": "never hidden", "margin_mean_below_0": "mean margin < 0"}
+_IDS = {"hardest": "hardest, ids", "likely_mislabelled": "likely mislabelled, ids"}
 Said = Mapping[str, Any]
 
 
@@ -42,14 +45,15 @@ def inspect_tables(said: Said, short: bool = False) -> None:
     if short:
         return
     if "never_hidden" in said:
-        _line(screen, f"never hidden: {said['never_hidden']:,} samples")
+        since = f" since epoch {said['noted_since'] + 1}" if said["noted_since"] else ""
+        _line(screen, f"never hidden{since}: {said['never_hidden']:,} samples")
     for name, title in _LISTS.items():
         if name in said:
             _samples(screen, title, said[name])
     if "rule" in said:
         _line(screen, f"{said['margin_mean_below_0']:,} samples below 0. {said['rule']}.")
     if said["classes"]:
-        _classes(screen, said["classes"])
+        _classes(screen, said)
     else:
         _line(
             screen, "no labels were given to the filter: hf.Filter(..., labels=...) tells classes"
@@ -57,11 +61,9 @@ def inspect_tables(said: Said, short: bool = False) -> None:
 
 
 def _quantiles(screen: Console, said: Said) -> None:
-    table = ascii_table("score")
-    for level in said["quantile_levels"]:
-        table.add_column({0.0: "least", 0.5: "median", 1.0: "most"}.get(level, f"{level:.0%}"))
+    table = ascii_table("score", *_levels(said))
     for name, values in said["quantiles"].items():
-        table.add_row(name, *map(_number, values or ["-"] * len(said["quantile_levels"])))
+        table.add_row(name, *_cells(said, values))
     screen.print(table)
 
 
@@ -75,34 +77,42 @@ def _samples(screen: Console, title: str, rows: Sequence[Said]) -> None:
     screen.print(table)
 
 
-def _classes(screen: Console, classes: Sequence[Said]) -> None:
-    """A line a class, with its most suspicious samples; those of the highest median loss first."""
+def _classes(screen: Console, said: Said) -> None:
+    """Each class with its extreme samples, and its quantiles; the highest median loss first."""
+    classes = said["classes"]
     # Those of which nothing was observed last: a NaN has no place in an order.
     places = {one["class"]: _median(one, "loss") for one in classes}
     unseen = {name: math.isnan(median) for name, median in places.items()}
     hardest = sorted(classes, key=lambda one: (unseen[one["class"]], -places[one["class"]]))
-    hardest = hardest[:CLASSES]
-    title = f"classes, the {len(hardest)} hardest of {len(classes)} by their median loss"
-    table = ascii_table("class", "samples", title=title, title_justify="left")
-    scores = [
-        name for name in ("loss", "confidence", "margin_mean") if name in classes[0]["quantiles"]
-    ]
-    for name in scores:
-        table.add_column(f"median {name}")
-    counted = [name for name in ("never_hidden", "margin_mean_below_0") if name in classes[0]]
-    for name in counted:
-        table.add_column({"never_hidden": "never hidden"}.get(name, "mean margin < 0"))
-    suspects = "likely_mislabelled" in classes[0]
-    if suspects:
-        table.add_column("suspects, ids")
-    for one in hardest:
-        cells = [_number(one["class"]), _number(one["samples"])]
-        cells += [_number(_median(one, name)) for name in scores]
-        cells += [_number(one[name]) for name in counted]
-        if suspects:
-            cells.append(" ".join(str(sample["id"]) for sample in one["likely_mislabelled"]))
-        table.add_row(*cells)
+    shown = hardest[:CLASSES]
+    title = f"classes, the {len(shown)} hardest of {len(classes)} by their median loss"
+    title += " (--json has all)" if len(shown) < len(classes) else ""
+    counted = {name: title for name, title in _COUNTS.items() if name in classes[0]}
+    listed = {name: title for name, title in _IDS.items() if name in classes[0]}
+    head = ("class", "samples", *counted.values(), *listed.values())
+    table = ascii_table(*head, title=title, title_justify="left")
+    for one in shown:
+        ids = [" ".join(str(sample["id"]) for sample in one[name]) for name in listed]
+        numbers = [_number(one[name]) for name in ("class", "samples", *counted)]
+        table.add_row(*numbers, *ids)
     screen.print(table)
+    head = ("class", "score", *_levels(said))
+    table = ascii_table(*head, title="quantiles of these classes", title_justify="left")
+    for one in shown:
+        for name, values in one["quantiles"].items():
+            table.add_row(_number(one["class"]), name, *_cells(said, values))
+    screen.print(table)
+
+
+def _levels(said: Said) -> list[str]:
+    names = {0.0: "least", 0.5: "median", 1.0: "most"}
+    return [names.get(level, f"{level:.0%}") for level in said["quantile_levels"]]
+
+
+def _cells(said: Said, values: Sequence[float] | None) -> list[str]:
+    """Of the quantiles of a score; a dash each where nothing was observed."""
+    nothing = ["-"] * len(said["quantile_levels"])
+    return nothing if values is None else [_number(value) for value in values]
 
 
 def _median(one: Said, name: str) -> float:

@@ -38,12 +38,12 @@ class Screen(Follower):
         self.every = (LOOK if self._live else LINE) if every is None else every
         self._bar: _Bar | None = None
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """Say where a run that is resumed starts: a mistyped name begins at the beginning."""
         if run.world.rank != 0:
             return
         if self._live and self._bar is None:
-            self._bar = _Bar(self.console, f"epoch {run.epoch + 1:3}/{run.config.epochs}")
+            self._bar = _Bar(self.console, f"epoch {run.epoch + 1:3}/{epochs}")
             self._bar.start()
         if not run.config.resume or turn:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from hvdfilter import policies
 from hvdfilter.report import document
-from hvdfilter.report.compare import ROWS, Summary, find_full, summarise
+from hvdfilter.report.compare import ROWS, Summary, find_full, say_left_out, summarise
 from hvdfilter.report.terminal import ascii_table, console
 from hvdfilter.report.verdict import verdict
 from hvdfilter.world import current
@@ -19,7 +19,9 @@ def show_run(folder: Path, as_json: bool = False) -> None:
     """The finished run, beside a `full` run of the same work if there is one."""
     if current().rank != 0:
         return
-    run, full = summarise(folder), find_full(folder)
+    run = summarise(folder)
+    full, passed_over = find_full(folder, summarise)
+    say_left_out(passed_over)
     if as_json:
         return document.show(_runs([run, *([full] if full else [])]))
     _table(run, [full] if full else [])

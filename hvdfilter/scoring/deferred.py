@@ -24,10 +24,9 @@ class DeferredCheck:
         """Watch a batch of which `wrong`, a bool scalar on a GPU, will tell whether to look."""
         if self._flag is None:
             self._flag = torch.empty((), dtype=torch.bool, pin_memory=True)
-            self._event = torch.cuda.Event()
-        assert self._event is not None
         self._flag.copy_(wrong, non_blocking=True)
-        self._event.record()
+        # On the stream of the copy, which is that of the scores' device, current or not.
+        self._event = torch.cuda.current_stream(wrong.device).record_event()
         self._last = batch
 
     def take(self) -> Any:

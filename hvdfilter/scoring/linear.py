@@ -191,6 +191,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 *rows_of(logits),
                 *targets,
                 first,
+                weight.shape[0],
                 sums.data_ptr(),
                 scale.data_ptr(),
                 logits.data_ptr(),

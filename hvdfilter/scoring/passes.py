@@ -73,7 +73,7 @@ def forward(
         loss.data_ptr(),
         _address(count),
         _address(grad),
-        logits.shape[1],
+        grad.stride(0) if grad.dim() == 2 else 0,
         *tail,
     )
     if logits.device.type == "cpu":
@@ -93,7 +93,7 @@ def backward(
 ) -> Tensor:
     """The gradient of the logits, recomputed from the row sums."""
     module, tail = backend(logits.device)
-    grad = logits.new_empty(logits.shape)
+    grad = new_gradient(logits)
     labels, targets = _targets(labels, logits, ignore_index)
     module.cross_entropy_backward(
         *rows_of(logits),
@@ -104,7 +104,7 @@ def backward(
         count.data_ptr(),
         upstream.data_ptr(),
         grad.data_ptr(),
-        logits.shape[1],
+        grad.stride(0),
         *tail,
     )
     return grad
@@ -143,8 +143,28 @@ def gradient(ctx: Any, upstream: Tensor, recompute: Any) -> Tensor:
     ctx.rescaled = True
     module, tail = backend(grad.device)
     code, factor = rows_of(grad)[1], upstream.to(torch.float32)
-    module.rescale(grad.data_ptr(), code, grad.numel(), factor.data_ptr(), *tail)
+    # With what lies between padded rows, which nobody reads.
+    elements = grad.shape[0] * grad.stride(0)
+    module.rescale(grad.data_ptr(), code, elements, factor.data_ptr(), *tail)
     return grad
+
+
+def new_gradient(logits: Tensor) -> Tensor:
+    """Room for the gradient, [rows, classes]: contiguous, but for a GPU's logits in padded rows.
+
+    Logits whose rows are whole 16-byte vectors apart, as 50257 classes in rows of 50304, get a
+    gradient whose rows are, too: else a kernel stores it element by element.
+    """
+    rows, classes = logits.shape
+    a_vector = 16 // logits.element_size()
+    if (
+        logits.device.type == "cpu"
+        or classes % a_vector == 0
+        or logits.stride(0) % a_vector
+        or rows < 2
+    ):
+        return logits.new_empty(logits.shape)
+    return logits.new_empty((rows, classes + -classes % a_vector))[:, :classes]
 
 
 def new_table(logits: Tensor) -> Tensor:
@@ -162,13 +182,13 @@ def new_outputs(logits: Tensor, differentiable: bool, bare: bool = False) -> Out
     kept = differentiable and not fused
     if bare and fused and logits.device.type == "cpu":
         loss, table = logits.new_empty((), dtype=dtype), new_table(logits)
-        return loss, table, None, None, logits.new_empty(logits.shape)
+        return loss, table, None, None, new_gradient(logits)
     return (
         logits.new_empty((), dtype=dtype),
         new_table(logits),
         logits.new_empty((), dtype=dtype),
         logits.new_empty((4, logits.shape[0]) if kept else (0,), dtype=torch.float64),
-        logits.new_empty(logits.shape if fused else (0,)),
+        new_gradient(logits) if fused else logits.new_empty((0,)),
     )
 
 

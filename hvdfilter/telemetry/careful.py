@@ -5,10 +5,9 @@ A place that cannot be written should not cost a minute of training, nor a full 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from hvdfilter.errors import InputError
+from hvdfilter.errors import InputError, warn
 from hvdfilter.world import World
 
 
@@ -32,4 +31,4 @@ class Careful:
             write()
         except InputError as failed:
             self._given_up = True
-            print(f"hvdfilter: warning: {failed}; it is left as it is", file=sys.stderr, flush=True)
+            warn(f"{failed}; it is left as it is")

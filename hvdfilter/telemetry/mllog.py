@@ -26,13 +26,13 @@ class MLLog(Follower):
     def __init__(self, errors: bool = False) -> None:
         self._errors = errors
         self._running: dict[str, bool] = {}  # by turn, on rank 0: whether epochs are left
-        self._turns: dict[int, str] = {}
+        self._runs: dict[int, tuple[str, int]] = {}  # their turns and epochs
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """The run's settings, and its start."""
         if run.world.rank != 0:
             return
-        self._turns[id(run)] = turn
+        self._runs[id(run)] = turn, epochs
         config = run.config
         for key, value in (
             ("seed", config.seed),
@@ -46,26 +46,27 @@ class MLLog(Follower):
         ):
             self._line(turn, POINT, key, value)
         self._line(turn, START, "run_start", None)
-        self._epoch_starts(run, turn, run.epoch)
+        self._epoch_starts(turn, run.epoch, epochs)
 
     def epoch(self, run: Trainer, record: dict[str, Any], now: Now) -> None:
         """The end of an epoch, what it reached, and the start of the next."""
         if run.world.rank != 0:
             return
-        turn, number = self._turns[id(run)], {"epoch_num": record["epoch"] + 1}
+        turn, epochs = self._runs[id(run)]
+        number = {"epoch_num": record["epoch"] + 1}
         kept = {"samples_count": record["kept"]}
         self._line(turn, END, "epoch_stop", None, number | kept)
         if "test_accuracy" in record:
             self._line(turn, POINT, "eval_accuracy", record["test_accuracy"], number)
-        self._epoch_starts(run, turn, record["epoch"] + 1)
+        self._epoch_starts(turn, record["epoch"] + 1, epochs)
 
     def end(self) -> None:
         """Stopped runs were aborted."""
         for turn in [turn for turn, running in self._running.items() if running]:
             self._stop(turn, "aborted")
 
-    def _epoch_starts(self, run: Trainer, turn: str, epoch: int) -> None:
-        self._running[turn] = epoch < run.config.epochs
+    def _epoch_starts(self, turn: str, epoch: int, epochs: int) -> None:
+        self._running[turn] = epoch < epochs
         if self._running[turn]:
             self._line(turn, START, "epoch_start", None, {"epoch_num": epoch + 1})
         else:

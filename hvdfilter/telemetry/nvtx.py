@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class NVTX(Follower):
     """From the start of a run to its end."""
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """Mark the parts from here on."""
         if torch.cuda.is_available() and torch.cuda.nvtx.range not in Costs.marks:
             Costs.marks.append(torch.cuda.nvtx.range)

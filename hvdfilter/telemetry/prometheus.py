@@ -27,7 +27,11 @@ _GAUGES: tuple[tuple[str, str, str], ...] = (
     ("step", "Optimiser steps done in the epoch.", "step"),
     ("steps", "Optimiser steps of the epoch.", "steps"),
     ("samples_per_second", "Samples trained a second, all ranks.", "rate"),
-    ("train_loss", "Mean training loss of the epoch so far.", "loss"),
+    (
+        "train_loss",
+        "Mean training loss of the epoch: of rank 0's samples so far, once it has ended of all.",
+        "loss",
+    ),
     ("test_accuracy_ratio", "Share of the test set that is right, last measured.", "accuracy"),
     ("kept_ratio", "Share of the training set that the epoch trains.", "kept"),
     ("left_seconds", "Seconds until the run ends, as predicted.", "left"),
@@ -56,7 +60,7 @@ class Prometheus(Follower):
                 )
         self._careful.first(world, self._write)
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """One more run."""
         self._runs[run.folder.path.name] = {"running": 1}
 

@@ -53,7 +53,7 @@ class TensorBoard(Follower):
             here = b"1" if world.rank == 0 and find_spec("tensorboard") is not None else b""
             self._wanted = world.collective.broadcast_bytes(here) == b"1"
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """A resumed run gets one file more, as TensorBoard has it."""
         if not self._wanted:
             return

@@ -13,22 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from hvdfilter import files
+from hvdfilter.installation import reason
 
 HOROVOD = 2**31 - 1  # above every process number of a system
 
 
-def merge(torch_trace: Path, timeline: Path | None, until: float, out: Path) -> None:
-    """Write both as one file.
+def merge(torch_trace: Path, timeline: Path | None, until: float, out: Path) -> str:
+    """Write both as one file, or torch's alone; a sentence on what is missing of it, or "".
 
     timeline: None where Horovod wrote none; until: microseconds since 1970 from which on nothing
     of it is wanted, for other ranks have gone on.
     """
-    trace = json.loads(torch_trace.read_text())
-    if timeline is not None and timeline.exists():
+    trace, missing = json.loads(torch_trace.read_text()), ""
+    if timeline is not None:
         base = float(trace.get("baseTimeNanoseconds", 0)) / 1000
-        events = shifted(json.loads(timeline.read_text() or "[]"), base)
-        trace["traceEvents"] += before(events, until - base)
+        try:
+            events = shifted(json.loads(timeline.read_text() or "[]"), base)
+            trace["traceEvents"] += before(events, until - base)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as broken:
+            missing = (
+                f"{out} has torch's trace alone, for Horovod's timeline is damaged "
+                f"({type(broken).__name__}: {reason(broken)})"
+            )
     files.write(out, json.dumps(trace))
+    return missing
 
 
 def shifted(timeline: list[dict[str, Any]], base: float) -> list[dict[str, Any]]:

@@ -36,11 +36,17 @@ def encode(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
     return tensors, outline
 
 
-def write(folder: Path, stem: str, tensors: dict[str, torch.Tensor], outline: str) -> Path:
+def write(
+    folder: Path,
+    stem: str,
+    tensors: dict[str, torch.Tensor],
+    outline: str,
+    remedy: str = REMEDY,
+) -> Path:
     """Save what `encode` gave; the file's path. `InputError` where it cannot be written."""
     data = save(tensors, metadata={"format": FORMAT, "outline": outline})
     path = folder / f"{stem}.{digest(data)}{SUFFIX}"
-    with files.replacing(path, "checkpoint", REMEDY) as file:
+    with files.replacing(path, "checkpoint", remedy) as file:
         file.write(data)
     return path
 

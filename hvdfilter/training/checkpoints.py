@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from hvdfilter.agreement.spread import parts_of
-from hvdfilter.errors import InputError
+from hvdfilter.errors import InputError, on_all_ranks, warn
 from hvdfilter.files import unwritable
 from hvdfilter.training import checkpoint
 from hvdfilter.world import World
@@ -120,9 +119,9 @@ class Checkpoints:
             damaged += names
             sentence = sentence or wrong
             if self._world.rank == 0:
-                print(f"hvdfilter: warning: {wrong}", file=sys.stderr, flush=True)
+                warn(wrong)
         if damaged:
-            raise InputError(
+            raise on_all_ranks(
                 f"no checkpoint in {self.folder} is whole ({sentence}): train again under another "
                 "name, or delete that folder to start this run anew"
             )
@@ -191,7 +190,8 @@ class Checkpoints:
         if wrong := next(filter(None, said), ""):
             return None, wrong
         data = collective.broadcast_bytes(data)
-        state = checkpoint.decode(data, self.folder / names[0])
+        with collective.errors_shared():
+            state = checkpoint.decode(data, self.folder / names[0])
         rows = {
             key: torch.cat([piece[key] for piece in pieces])
             for key in (pieces[0] if pieces else ())
@@ -235,9 +235,9 @@ def finished(path: Path, world: World) -> Saved:
     run, tag = run_of(path)
     saved = Checkpoints(run, world).newest(tag, reading=True)
     if saved is None and tag:
-        raise InputError(f"there is no whole checkpoint {tag} in {run / FOLDER}")
+        raise on_all_ranks(f"there is no whole checkpoint {tag} in {run / FOLDER}")
     if saved is None:
-        raise InputError(f"there is no checkpoint in {run}: the run has not finished an epoch")
+        raise on_all_ranks(f"there is no checkpoint in {run}: the run has not finished an epoch")
     return saved
 
 

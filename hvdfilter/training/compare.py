@@ -73,6 +73,7 @@ def _trained(
     """The runs, trained by turns to their ends."""
     # No warning is watched for: a checkpoint of one run of three would be of no use.
     watch = Watch()
+    following.expect({run.policy: run.epochs for run in runs_of(config)})
     subject = begin(_named(config, config.policy), world, watch, following)
     runs = {config.policy: subject, "full": Trainer(_named(config, "full"), world)}
     if config.policy != "random":

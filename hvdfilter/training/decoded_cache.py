@@ -36,6 +36,7 @@ from hvdfilter.data.decoded import (
 )
 from hvdfilter.data.encoded import EncodedImages
 from hvdfilter.data.store import locked
+from hvdfilter.errors import warn
 from hvdfilter.world import World
 
 _PAUSE = 0.05  # seconds between two looks at what another job makes
@@ -149,8 +150,7 @@ class _Turn:
         if self.state is _State.CHECKING and rows[:, 3].any():
             self.state, self._damaged, self._remake = _State.WAITING, False, True
             if self._place == 0:
-                said = f"{self.path} is damaged, and is made again"
-                print(f"hvdfilter: warning: {said}", file=sys.stderr, flush=True)
+                warn(f"{self.path} is damaged, and is made again")
         elif self.state is _State.FINISHING:
             self.state = _State.DONE
         elif self.blocks_done >= self._layout.blocks:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hvdfilter.errors import warn
+from hvdfilter.installation import reason
 from hvdfilter.training.meter import Meter, Now
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ class Follower:
     def prepare(self, world: World) -> None:
         """On every rank, before anything of a run is made: the place to refuse."""
 
-    def begin(self, run: Trainer, turn: str) -> None:
-        """On every rank, before a run's first epoch. turn: its name where there are several."""
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
+        """On every rank, before a run's first epoch.
+
+        turn: its name where there are several. epochs: how many it trains, of which a resumed one
+        has some behind it; the models of an opening train fewer than their configuration says.
+        """
 
     def step(self, run: Trainer, step: int, steps: int) -> None:
         """On every rank, after every step: of the epoch's `steps`, so many are done."""
@@ -44,7 +50,7 @@ class Follower:
         """On every rank, with the line of `metrics.jsonl` of an epoch that has ended."""
 
     def end(self) -> None:
-        """On every rank, when all is over, also by an exception."""
+        """On every rank, when all is over, also by an exception; its own becomes a warning."""
 
 
 class Called(Follower):
@@ -54,7 +60,7 @@ class Called(Follower):
         self._progress, self._report = progress, report
         self._turn = ""
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         """Several may begin one after another, as an opening's models do."""
         self._turn = turn
 
@@ -80,23 +86,27 @@ class Following:
 
     @contextmanager
     def open(self, world: World) -> Iterator[Following]:
-        """Collective. While open; every follower is told of the end."""
-        try:
+        """Collective. While open; every follower is told of the end, and none hides its cause."""
+        with ExitStack() as ends:
+            for follower in reversed(self._followers):
+                ends.callback(_end, follower, world)
             for follower in self._followers:
                 follower.prepare(world)
             yield self
-        finally:
-            for follower in self._followers:
-                follower.end()
+
+    def expect(self, turns: Mapping[str, int]) -> None:
+        """Say of runs that begin later how many epochs they train, by turn: time left has them."""
+        for turn, epochs in turns.items():
+            self._meter.expect(turn, epochs)
 
     def begin(
         self, run: Trainer, turn: str = "", epochs: int | None = None
     ) -> tuple[Progress, Report]:
         """The callbacks of a run that is about to start. epochs: that it trains, if not all."""
         last = run.config.epochs if epochs is None else epochs
-        self._meter.begin(turn, last - run.epoch, run.step)
+        self._meter.begin(turn, last, run.epoch, run.step)
         for follower in self._followers:
-            follower.begin(run, turn)
+            follower.begin(run, turn, last)
         self._wait(time.monotonic())
         looks = run.world.rank == 0 and any(f.every < math.inf for f in self._followers)
 
@@ -126,3 +136,15 @@ class Following:
                 now = now or self._meter.now(run, turn, step, steps, at)
                 follower.tick(run, now)
                 self._due[number] = at + follower.every
+
+
+def _end(follower: Follower, world: World) -> None:
+    """Tell it of the end. A run that went well, or an error that ended it, is worth more."""
+    try:
+        follower.end()
+    except Exception as failed:  # of anybody's follower
+        where = f"{world.collective.place}: " if world.size > 1 else ""
+        warn(
+            f"{where}{type(follower).__name__} failed at the end of the job ({reason(failed)}): "
+            "what it leaves may be incomplete"
+        )

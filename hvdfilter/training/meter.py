@@ -48,6 +48,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._turns: dict[str, int] = {}  # epochs left, by run
+        self._epochs: dict[str, int] = {}  # of those that have begun, in all
         self._took: deque[float] = deque()
         self._accuracy: dict[str, float] = {}
         self._started = self._mark = time.monotonic()
@@ -55,10 +56,15 @@ class Meter:
         self._of = _NOWHERE  # whose step was the last, and which
         self._rate = math.nan
 
-    def begin(self, turn: str, epochs: int, step: int = 0) -> None:
-        """A run of so many epochs joins in. step: those of its first one that lie behind it."""
-        self._turns[turn], self._resumed = epochs, step
-        self._took = deque(self._took, maxlen=RECENT * len(self._turns))
+    def expect(self, turn: str, epochs: int) -> None:
+        """A run of so many epochs is to come."""
+        self._turns[turn] = epochs
+
+    def begin(self, turn: str, epochs: int, epoch: int = 0, step: int = 0) -> None:
+        """A run of so many epochs joins in. epoch, step: where in them it goes on."""
+        self._turns[turn], self._epochs[turn], self._resumed = epochs - epoch, epochs, step
+        running = sum(left > 0 for left in self._turns.values())
+        self._took = deque(self._took, maxlen=RECENT * max(1, running))
         self._started = time.monotonic()
 
     def step(self, at: float, turn: str, step: int) -> None:
@@ -104,7 +110,7 @@ class Meter:
         return Now(
             turn=turn,
             epoch=run.epoch if epoch is None else epoch,
-            epochs=run.config.epochs,
+            epochs=self._epochs[turn],
             step=step,
             steps=steps,
             rate=self._rate,

@@ -67,6 +67,7 @@ def prepare(
     if world.collective.broadcast(np.array([file.exists()], np.int64))[0]:
         return with_innermost(policy, replace(static, scores=str(file)))
     seeds = [config.seed + 1 + number for number in range(getattr(static, "seeds", 1))]
+    following.expect({_turn(seed): static.opening for seed in seeds})
     one = replace(static, seeds=1)  # type: ignore[call-arg]
     sums = {field.name: np.zeros(()) for field in static.fields}
     cost = 0.0
@@ -74,7 +75,7 @@ def prepare(
         mine = replace(config, seed=seed, runs=file.parent, name=f"seed-{seed}", resume=True)
         mine = replace(mine, budget_seconds=None)  # the run's own, of which this takes a part
         trainer = start(mine, one)
-        progress, report = following.begin(trainer, f"opening, seed {seed}", static.opening)
+        progress, report = following.begin(trainer, _turn(seed), static.opening)
         while trainer.epoch < static.opening:
             try:
                 report(trainer.run_epoch(watch, progress))
@@ -99,6 +100,10 @@ def prepare(
     means = {name: (total / len(seeds)).astype(np.float32) for name, total in sums.items()}
     _write(file, means, trainer, made, world)
     return with_innermost(policy, replace(static, scores=str(file)))
+
+
+def _turn(seed: int) -> str:
+    return f"opening, seed {seed}"
 
 
 def _write(

@@ -70,6 +70,7 @@ def score_run(run: Path, data: str | None = None, limit: int | None = None) -> P
         "run": finished.folder.name,
         "trained_on": finished.data,
         "epochs": finished.state["epoch"],
+        "noted_since": finished.state["filter"].get("noted_since", 0),
         "seeds": [finished.config["seed"]],
         "torch": torch.__version__,
     }

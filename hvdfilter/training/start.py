@@ -38,6 +38,7 @@ def train(
                 if config.budget_seconds is not None:
                     budget.check(policy)
             with Following([Called(progress, report), *followers]).open(world) as following:
+                following.expect({"": config.epochs})
                 trainer = begin(config, world, watch, following, watchdog)
                 return trainer.run(watch, *following.begin(trainer))
 

@@ -96,7 +96,9 @@ def test_accelerates_second_sharding(size: int, split: bool) -> None:
             assert error == "None"
             continue
         assert f"only one of {size} parts" in error and "sharded a second time" in error
-        assert "Accelerate: hvdfilter.adapters.accelerate.prepare(accelerator, loader)" in error
+        assert (
+            "Accelerate: hvdfilter.adapters.accelerate.prepare(accelerator, loader, filt)" in error
+        )
 
 
 @pytest.mark.parametrize("size", SIZES)

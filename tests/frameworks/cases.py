@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import hvdfilter as hf
@@ -76,6 +77,27 @@ def beside() -> dict[str, str]:
     """The environment of a process that may import torchvision."""
     path = [str(BESIDE), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def by_hand(ranks: int = 1, accumulate: int = 1) -> torch.Tensor:
+    """The weights of plain SGD by torch alone: each step, the mean of its batches of all ranks."""
+    net = make_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, y = make_set().tensors
+    filt = hf.Filter(SAMPLES, Shares(), epochs=len(SHARES))
+    for epoch in range(len(SHARES)):
+        mask = filt.begin_epoch(epoch)
+        shards = []
+        for rank in range(ranks):
+            sampler = hf.ShardSampler(mask, rank, ranks)
+            sampler.set_epoch(epoch)
+            shards.append(torch.tensor(list(sampler)).split(BATCH))
+        for first in range(0, len(shards[0]), accumulate):
+            taken = [ids for shard in shards for ids in shard[first : first + accumulate]]
+            optimizer.zero_grad()
+            sum(F.cross_entropy(net(x[ids]), y[ids]) / len(taken) for ids in taken).backward()
+            optimizer.step()
+    return weights(net)
 
 
 def run_example(

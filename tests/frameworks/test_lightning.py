@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import hvdfilter as hf
 from tests.distributed.launch import ROOT
@@ -34,6 +35,7 @@ FilterCallback = pytest.importorskip("hvdfilter.adapters.lightning").FilterCallb
 # Lightning warns of few workers, of no logger, and of what it deprecates itself.
 pytestmark = pytest.mark.filterwarnings("ignore")
 EPOCHS = len(SHARES)
+MOMENT = timedelta(microseconds=1)  # over whenever a batch is done
 
 
 class Module(L.LightningModule):  # type: ignore[misc, name-defined]
@@ -67,27 +69,43 @@ class Module(L.LightningModule):  # type: ignore[misc, name-defined]
 
 
 def fit(
-    policy: Any = None, folder: Path | None = None, go_on: Path | None = None, **options: Any
+    policy: Any = None,
+    folder: Path | None = None,
+    go_on: Path | None = None,
+    looked_at: Path | None = None,
+    **options: Any,
 ) -> Module:
     """Train; without a policy by Lightning alone, in the order that a filter would draw."""
     filt = None if policy is None else hf.Filter(SAMPLES, policy, epochs=EPOCHS)
-    data: Any = hf.Indexed(make_set())
-    workers = options.pop("workers", 0)
+    data: Any = hf.Indexed(options.pop("data", make_set()))
+    workers, every = options.pop("workers", 0), options.pop("save_every", None)
     callbacks: list[Any] = []
+    if filt is None:
+        loader = DataLoader(data, BATCH, sampler=iter_of_epochs())
+    elif options.pop("stream", False):
+        loader = DataLoader(filt.stream(make_set(), BATCH), BATCH, num_workers=workers)
+    else:
+        loader = DataLoader(data, BATCH, sampler=filt.sampler(), num_workers=workers)
     if filt is not None:
         callbacks.append(FilterCallback(filt))
-        loader = DataLoader(data, BATCH, sampler=filt.sampler(), num_workers=workers)
-    else:
-        loader = DataLoader(data, BATCH, sampler=iter_of_epochs())
     if folder is not None:
-        callbacks.append(L.callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1))
+        callbacks.append(
+            L.callbacks.ModelCheckpoint(
+                folder, "{epoch}", save_top_k=-1, every_n_train_steps=every,
+                save_on_train_epoch_end=None if every else True,
+            )
+        )  # fmt: skip
     trainer = L.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=folder is not None,
         callbacks=callbacks, **{"max_epochs": EPOCHS, **options},
     )  # fmt: skip
     module = Module(filt)
-    trainer.fit(module, loader, DataLoader(TensorDataset(torch.zeros(4, 6)), 4), ckpt_path=go_on)
+    check = DataLoader(TensorDataset(torch.zeros(4, 6)), 4)
+    if looked_at is not None:
+        trainer.validate(module, check, ckpt_path=looked_at, verbose=False)
+        module.load_state_dict(Module(None).state_dict())
+    trainer.fit(module, loader, check, ckpt_path=go_on)
     if filt is not None:
         assert filt.next_epoch == trainer.current_epoch
     return module
@@ -116,16 +134,28 @@ def test_what_hides_nothing_trains_what_lightning_trains_alone() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"workers": 1}, {"accumulate_grad_batches": 3}, {"val_check_interval": 5}],
-    ids=["plain", "workers", "accumulated", "validated within epochs"],
-)
+    [
+        {}, {"workers": 1}, {"accumulate_grad_batches": 3}, {"val_check_interval": 5},
+        {"stream": True}, {"val_check_interval": MOMENT}, {"val_check_interval": "00:00:15:00"},
+    ],
+    ids=[
+        "plain", "workers", "accumulated", "validated within epochs",
+        "streamed", "validated by the clock", "validated later",
+    ],
+)  # fmt: skip
 def test_every_epoch_trains_its_mask_and_is_validated(options: dict[str, Any]) -> None:
     module = fit(Shares(), **options)
     assert [sorted(ids) for ids in module.trained] == kept(Shares())
     # A sanity check comes first, and validation in every epoch, however short.
-    assert set(module.validated) == set(range(EPOCHS))
-    if "val_check_interval" not in options:
+    by_clock = isinstance(interval := options.get("val_check_interval"), str | timedelta)
+    if not by_clock:
+        assert set(module.validated) == set(range(EPOCHS))
+    if interval is None:
         assert module.validated == [0, *range(EPOCHS)]
+    elif by_clock:
+        batches = [-(-len(ids) // BATCH) for ids in module.trained]
+        each = [epoch for epoch, number in enumerate(batches) for _ in range(number)]
+        assert module.validated == ([0, *each] if interval is MOMENT else [0])
     # The scheduler makes all steps of a run in full, not only as many as are trained.
     full = -(-SAMPLES // BATCH)
     assert module.asked == list(
@@ -133,20 +163,50 @@ def test_every_epoch_trains_its_mask_and_is_validated(options: dict[str, Any]) -
     )
 
 
-def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+class ReadsLate(L.strategies.SingleDeviceStrategy):  # type: ignore[misc, name-defined]
+    """Reads a checkpoint when its model is set up, as FSDP and DeepSpeed do."""
+
+    restore_checkpoint_after_setup = True
+
+
+@pytest.mark.parametrize("strategy", ["auto", ReadsLate("cpu")], ids=["early", "late"])
+def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(
+    strategy: Any, tmp_path: Path
+) -> None:
     whole = fit("infobatch", folder=tmp_path / "whole")
     fit("infobatch", folder=tmp_path / "part", max_epochs=2)
-    rest = fit("infobatch", go_on=tmp_path / "part" / "epoch=1.ckpt")
+    rest = fit("infobatch", go_on=tmp_path / "part" / "epoch=1.ckpt", strategy=strategy)
     assert rest.trained == whole.trained[2:] and len(rest.trained) == 2
     assert torch.equal(weights(rest.net), weights(whole.net))
+    # What is only looked at is not gone on from.
+    anew = fit("infobatch", looked_at=tmp_path / "part" / "epoch=1.ckpt")
+    assert anew.trained == whole.trained
 
 
 def test_a_checkpoint_of_an_epochs_middle_is_refused(tmp_path: Path) -> None:
-    filt = hf.Filter(SAMPLES, "full", epochs=2)
-    filt.begin_epoch(0)
-    saved = FilterCallback(filt).state_dict()
+    # Every seven of 51 batches: the last three of the second epoch's 13, and not its end.
+    fit("full", folder=tmp_path, save_every=7, max_epochs=2)
+    saved = tmp_path / "epoch=1.ckpt"
     with pytest.raises(hf.InputError, match="saved within an epoch.*save_on_train_epoch_end=True"):
-        FilterCallback(hf.Filter(SAMPLES, "full", epochs=2)).load_state_dict(saved)
+        fit("full", go_on=saved)
+    fit("full", looked_at=saved)
+
+
+def test_a_release_without_what_is_leant_on_is_refused() -> None:
+    callback = FilterCallback(hf.Filter(SAMPLES, "full", epochs=EPOCHS))
+
+    def refused(kind: str, member: str) -> None:
+        trainer = L.Trainer(max_epochs=EPOCHS, logger=False, enable_checkpointing=False)
+        callback.setup(trainer, None, "fit")
+        delattr(trainer if kind == "Trainer" else trainer.fit_loop, member)
+        told = f"leans on {member!r} of {kind}, which pytorch-lightning {L.__version__} has not"
+        with pytest.raises(hf.InstallError, match=re.escape(told)):
+            callback.setup(trainer, None, "fit")
+
+    refused("_FitLoop", "_combined_loader")
+    refused("_FitLoop", "_data_fetcher")
+    refused("_FitLoop", "max_batches")
+    refused("Trainer", "_val_check_time_interval")
 
 
 def test_what_the_filter_cannot_follow_is_refused_before_training() -> None:
@@ -156,6 +216,8 @@ def test_what_the_filter_cannot_follow_is_refused_before_training() -> None:
         fit("full", max_epochs=-1)
     with pytest.raises(hf.InputError, match=r"draws from SequentialSampler in the place of"):
         fit("full", overfit_batches=3)
+    with pytest.raises(hf.InputError, match="set has 100 samples and the filter was made for 101"):
+        fit("full", data=Subset(make_set(), range(SAMPLES - 1)))
 
 
 EXAMPLE = ROOT / "examples" / "filtered_lightning.py"

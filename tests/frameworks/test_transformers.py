@@ -19,6 +19,7 @@ from tests.frameworks.cases import (
     SAMPLES,
     SHARES,
     Shares,
+    by_hand,
     kept,
     make_net,
     make_set,
@@ -108,6 +109,18 @@ def test_all_epochs_are_trained_and_the_schedule_ends(tmp_path: Path, accumulate
     assert set(trainer.lr_scheduler.get_last_lr()) == {0.0}
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_step_is_the_mean_of_its_batches(tmp_path: Path, accumulate: int) -> None:
+    # Plain SGD without clipping, whose steps are as large as the gradient: Adam's are not. Batches
+    # of an epoch are no multiple of three, so the last step has fewer.
+    trainer = run(
+        tmp_path, Shares(), gradient_accumulation_steps=accumulate, optim="sgd",
+        learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0,
+    )  # fmt: skip
+    wanted = by_hand(accumulate=accumulate)
+    torch.testing.assert_close(weights(trainer.model), wanted, atol=2e-6, rtol=1e-5)
+
+
 def test_a_table_of_datasets_and_an_evaluation(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     x, y = make_set().tensors
@@ -122,36 +135,61 @@ def test_a_table_of_datasets_and_an_evaluation(tmp_path: Path) -> None:
     assert trainer.evaluate(table)["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_a_causal_language_model_is_scored_by_its_next_tokens(tmp_path: Path) -> None:
-    config = transformers.GPT2Config(
-        vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0.0,
-        embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
-    model = transformers.GPT2LMHeadModel(config)
-    tokens = torch.randint(16, (5, 8), generator=torch.Generator().manual_seed(0))
-    filt = hf.Filter(5, "full", epochs=1)
-    filt.begin_epoch(0)
-    trainer = FilteredTrainer(
-        model, arguments(tmp_path, num_train_epochs=1), train_dataset=list(tokens), filt=filt
-    )
-    batch = {"input_ids": tokens, "labels": tokens}
-    loss = trainer.compute_loss(model, {**batch, "ids": torch.arange(5)})
-    assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
-
-
 def test_what_the_filter_cannot_follow_is_refused(tmp_path: Path) -> None:
     filt = hf.Filter(SAMPLES, "full", epochs=EPOCHS)
 
     def refused(sentence: str, resume: Any = None, **options: Any) -> None:
         loss = {"compute_loss_func": options.pop("loss")} if "loss" in options else {}
+        data = options.pop("data", samples())
         with pytest.raises(hf.InputError, match=sentence):
             args = arguments(tmp_path, **options)
-            FilteredTrainer(Net(), args, train_dataset=samples(), filt=filt, **loss).train(resume)
+            FilteredTrainer(Net(), args, train_dataset=data, filt=filt, **loss).train(resume)
 
     refused(r"made for 4 epochs: TrainingArguments\(num_train_epochs=4\)", num_train_epochs=3)
     refused("not 4 epochs and max_steps=7", max_steps=7)
     refused("make the loss in sample_loss", loss=lambda *_, **__: None)
     refused("cannot resume_from_checkpoint", resume=True)
+    refused("set has 100 samples and the filter was made for 101", data=samples()[:-1])
+    streamed = filt.stream(samples(), BATCH)
+    refused("KeptStream can only be iterated: filt.stream takes it, under", data=streamed)
+
+
+def test_a_checkpoint_of_an_epochs_middle_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, "full", save_strategy="steps", save_steps=3, num_train_epochs=EPOCHS)
+    args, filt = arguments(tmp_path), hf.Filter(SAMPLES, "full", epochs=EPOCHS)
+    trainer = FilteredTrainer(Net(), args, train_dataset=samples(), filt=filt)
+    for saved in (str(tmp_path / "checkpoint-3"), True):
+        with pytest.raises(hf.InputError, match="cannot resume_from_checkpoint"):
+            trainer.train(resume_from_checkpoint=saved)
+
+
+def test_a_model_in_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a model of a tensor parallel plan says of itself.
+    monkeypatch.setattr(Net, "_tp_size", 2, raising=False)
+    with pytest.raises(hf.InputError, match="2 ranks hold one model in parts"):
+        run(tmp_path, "full")
+
+
+@pytest.mark.parametrize(
+    "member", ["_run_epoch", "_get_collator_with_removed_columns", "loss_is_scaled_for_ga"]
+)
+def test_a_release_without_what_is_leant_on_is_refused(
+    member: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(transformers.Trainer, member)
+    told = f"leans on '{member}' of Trainer, which transformers {transformers.__version__} has not"
+    with pytest.raises(hf.InstallError, match=told):
+        run(tmp_path, "full")
+
+
+def test_a_loop_that_plans_its_epochs_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_epoch(self: Any, model: Any, epoch: int, steps_in_epoch: int) -> None: ...
+
+    monkeypatch.setattr(transformers.Trainer, "_run_epoch", run_epoch)
+    with pytest.raises(hf.InstallError, match="leans on 'num_update_steps_per_epoch' of .*run_ep"):
+        run(tmp_path, "full")
 
 
 class Plain(transformers.Trainer):  # type: ignore[misc, name-defined]

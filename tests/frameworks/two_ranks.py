@@ -1,14 +1,19 @@
-"""One library's loop on a rank of torchrun, which prints what it trained and its weights."""
+"""One library's loops on a rank of torchrun, which prints what each trained and its weights.
+
+Each yields how many batches made a step, the filter, and the net; what must be refused on every
+rank is tried in between.
+"""
 
 from __future__ import annotations
 
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 import hvdfilter as hf
 from tests.frameworks.cases import BATCH, SAMPLES, SHARES, Shares, make_net, make_set, weights
@@ -23,46 +28,106 @@ class Noting(hf.Filter):
         super().__init__(SAMPLES, Shares(), epochs=EPOCHS)
         self.given: list[list[int]] = [[] for _ in range(EPOCHS)]
 
+    def loader(self, data: Any = None) -> DataLoader[Any]:
+        return DataLoader(hf.Indexed(data or make_set()), BATCH, sampler=self.sampler())
+
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, ids: Any, *_: Any, **__: Any) -> Any:
         self.given[self.epoch] += ids.tolist()
         return super().loss(logits, labels, ids)
 
 
-def lightning() -> tuple[Noting, torch.nn.Module]:
+Run = tuple[int, Noting, nn.Module]
+
+
+def one_short(filt: hf.Filter) -> Any:
+    """The set, of which the last rank lacks a sample."""
+    return Subset(make_set(), range(SAMPLES - (filt.world.rank == 1)))
+
+
+def refused(sentence: str, attempt: Callable[[], Any]) -> None:
+    """All ranks raise it."""
+    try:
+        attempt()
+    except hf.InputError as error:
+        assert sentence in str(error), error
+    else:
+        raise AssertionError(f"not refused: {sentence}")
+
+
+SHORT = "rank 1: the training set has 100 samples and the filter was made for 101"
+
+
+def lightning(folder: str) -> Iterator[Run]:
     import pytorch_lightning as L
+    from pytorch_lightning.strategies import ModelParallelStrategy
+    from torch.distributed.fsdp import fully_shard
 
     from hvdfilter.adapters.lightning import FilterCallback
 
     torch.distributed.init_process_group("gloo")
-    filt, net = Noting(), make_net()
 
     class Module(L.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
+        def __init__(self, filt: hf.Filter, sharded: bool = False) -> None:
             super().__init__()
-            self.net = net
+            self.net, self.filt, self.sharded = make_net(), filt, sharded
+
+        def configure_model(self) -> None:
+            if self.sharded:
+                fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+                self.sharded = False
 
         def training_step(self, batch: Any, _: int) -> torch.Tensor:
             ids, x, y = batch
-            return filt.loss(self.net(x), y, ids)
+            return self.filt.loss(self.net(x), y, ids)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.net.parameters(), lr=0.1)
 
-    trainer = L.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=EPOCHS, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, callbacks=[FilterCallback(filt)],
-    )  # fmt: skip
-    trainer.fit(Module(), DataLoader(hf.Indexed(make_set()), BATCH, sampler=filt.sampler()))
-    return filt, net
+    def trainer(filt: hf.Filter, *callbacks: Any, **options: Any) -> Any:
+        defaults = {"max_epochs": EPOCHS, "strategy": "ddp"}
+        return L.Trainer(
+            accelerator="cpu", devices=2, logger=False, enable_checkpointing=bool(callbacks),
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+            callbacks=[FilterCallback(filt), *callbacks], **defaults | options,
+        )  # fmt: skip
+
+    filt = Noting()
+    module = Module(filt)
+    trainer(filt).fit(module, filt.loader())
+    yield 1, filt, module.net
+
+    # A model in shards, from a checkpoint in shards, which is read when all else is set up.
+    first, filt = Noting(), Noting()
+    saving = L.callbacks.ModelCheckpoint(folder, "{epoch}")
+    shards = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    saver = trainer(first, saving, max_epochs=2, strategy=shards)
+    saver.fit(Module(first, True), first.loader())
+    module = Module(filt, True)
+    shards = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    last = f"{folder}/epoch=1.ckpt"
+    trainer(filt, strategy=shards).fit(module, filt.loader(), ckpt_path=last)
+    assert not any(filt.given[:2])
+    filt.given[:2] = first.given[:2]
+    whole = make_net()
+    for mine, shard in zip(whole.parameters(), module.net.parameters(), strict=True):
+        mine.data = shard.full_tensor().detach()  # type: ignore[attr-defined]
+    yield 1, filt, whole
+
+    filt = Noting()
+    loader = filt.loader(one_short(filt))
+    refused(SHORT, lambda: trainer(filt).fit(Module(filt), loader))
+    tensors = trainer(filt, strategy=ModelParallelStrategy())  # both ranks hold one model
+    refused("2 ranks hold one model in parts", lambda: tensors.fit(Module(filt), loader))
+    by_clock = trainer(filt, val_check_interval=timedelta(minutes=15))
+    refused("each rank validates by its own clock", lambda: by_clock.fit(Module(filt), loader))
 
 
-def transformers() -> tuple[Noting, torch.nn.Module]:
+def transformers(folder: str) -> Iterator[Run]:
     from transformers import TrainingArguments
 
     from hvdfilter.adapters.transformers import FilteredTrainer
 
-    class Net(torch.nn.Module):
+    class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = make_net()
@@ -70,57 +135,61 @@ def transformers() -> tuple[Noting, torch.nn.Module]:
         def forward(self, x: torch.Tensor, labels: Any = None) -> dict[str, torch.Tensor]:
             return {"logits": self.net(x)}
 
-    args = TrainingArguments(
-        tempfile.mkdtemp(), num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
-        use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    filt, net = Noting(), Net()
-    samples = [{"x": x, "labels": y} for x, y in make_set()]
-    FilteredTrainer(net, args, filt=filt, train_dataset=samples).train()
-    return filt, net
+    def trainer(accumulate: int, data: Callable[[hf.Filter], Any]) -> Any:
+        args = TrainingArguments(
+            folder, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=accumulate, use_cpu=True, report_to=[],
+            save_strategy="no", disable_tqdm=True, optim="sgd", learning_rate=0.1,
+            lr_scheduler_type="constant", max_grad_norm=0,
+        )  # fmt: skip
+        filt = Noting()
+        samples = [{"x": x, "labels": y} for x, y in data(filt)]
+        return FilteredTrainer(Net(), args, filt=filt, train_dataset=samples)
+
+    for accumulate in (1, 3):
+        made = trainer(accumulate, lambda _: make_set())
+        made.train()
+        yield accumulate, made.filt, made.model
+    refused(SHORT, trainer(1, one_short).train)
 
 
-def accelerate() -> tuple[Noting, torch.nn.Module]:
+def accelerate(folder: str) -> Iterator[Run]:
     from accelerate import Accelerator
 
     from hvdfilter.adapters.accelerate import prepare
 
-    accelerator = Accelerator(cpu=True)
-    filt, net = Noting(), make_net()
-    model, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
-    data = hf.Indexed(make_set())
-    loader = prepare(accelerator, DataLoader(data, BATCH, sampler=filt.sampler()))
-    for epoch in range(EPOCHS):
-        filt.begin_epoch(epoch, optimizer)
-        for ids, x, y in loader:
-            accelerator.backward(filt.loss(model(x), y, ids))
-            optimizer.step()
-            optimizer.zero_grad()
-    filt.end_epoch()
-    return filt, net
+    def train(last: int, after: Noting | None = None) -> tuple[Noting, nn.Module]:
+        """All batches before the third of epoch `last`, from where `after` came to."""
+        accelerator = Accelerator(cpu=True)
+        filt, net = Noting(), make_net()
+        model, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+        loader = prepare(accelerator, filt.loader(), filt)
+        if after is not None:
+            accelerator.load_state(folder)
+            filt.given = after.given
+        for epoch in range(filt.next_epoch, EPOCHS):
+            filt.begin_epoch(epoch, optimizer)
+            for number, (ids, x, y) in enumerate(loader):
+                if (epoch, number) == (last, 2):
+                    accelerator.save_state(folder)
+                    return filt, net
+                accelerator.backward(filt.loss(model(x), y, ids))
+                optimizer.step()
+                optimizer.zero_grad()
+        filt.end_epoch()
+        return filt, net
 
-
-def alone() -> torch.Tensor:
-    """The weights of plain SGD by torch alone: each step, the mean of both ranks' batches."""
-    net = make_net()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    x, y = make_set().tensors
-    filt = hf.Filter(SAMPLES, Shares(), epochs=EPOCHS)
-    for epoch in range(EPOCHS):
-        mask = filt.begin_epoch(epoch)
-        shards = []
-        for rank in range(2):
-            sampler = hf.ShardSampler(mask, rank, 2)
-            sampler.set_epoch(epoch)
-            shards.append(torch.tensor(list(sampler)).split(BATCH))
-        for batches in zip(*shards, strict=True):
-            optimizer.zero_grad()
-            sum(F.cross_entropy(net(x[ids]), y[ids]) / 2 for ids in batches).backward()
-            optimizer.step()
-    return weights(net)
+    yield 1, *train(EPOCHS)
+    first, _ = train(1)
+    yield 1, *train(EPOCHS, first)
+    filt = Noting()
+    refused(SHORT, lambda: prepare(Accelerator(cpu=True), filt.loader(one_short(filt)), filt))
 
 
 if __name__ == "__main__":
-    filt, net = globals()[sys.argv[1]]()
-    shown = " ".join(f"{value:.6f}" for value in weights(net).tolist())
-    print(f"<{filt.world.rank}|{filt.given}|{shown}>", flush=True)
+    for accumulate, filt, net in globals()[sys.argv[1]](sys.argv[2]):
+        shown = " ".join(f"{value:.6f}" for value in weights(net).tolist())
+        line = f"<{filt.world.rank}|{accumulate}|{filt.given}|{shown}>\n"
+        assert len(line) < 4096, "what a pipe takes whole, so that ranks do not mix"
+        print(line, end="", flush=True)
+    torch.distributed.destroy_process_group()  # its threads must not outlive it

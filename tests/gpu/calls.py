@@ -158,7 +158,13 @@ def finish_rows(device: Device, sums: Tensor, classes: int, labels: Tensor) -> T
 
 
 def row_gradient(
-    device: Device, logits: Tensor, labels: Tensor, first: int, sums: Tensor, scale: Tensor
+    device: Device,
+    logits: Tensor,
+    labels: Tensor,
+    first: int,
+    total: int,
+    sums: Tensor,
+    scale: Tensor,
 ) -> None:
     """Written over the logits."""
     device.call(
@@ -168,6 +174,7 @@ def row_gradient(
         *targets_of(labels)[:2],
         IGNORED,
         first,
+        total,
         sums.data_ptr(),
         scale.data_ptr(),
         logits.data_ptr(),

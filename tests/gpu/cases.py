@@ -15,6 +15,8 @@ from tests.gpu.calls import Device
 
 FLOAT, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 DTYPES = (FLOAT, HALF, BRAIN)
+# Relative errors that the CPU kernels keep to, too; a margin is one float32 rounding.
+BOUNDS = {"loss": 2e-6, "grad_norm": 2e-6, "confidence": 2e-6, "margin": 1e-7}
 
 
 def logits_of(
@@ -56,9 +58,8 @@ def worst(found: Tensor, expected: Tensor) -> float:
 
 
 def check_table(table: Tensor, expected: reference.Scores, classes: int = 0) -> None:
-    """The bounds that the CPU kernels hold, too; a margin is one float32 rounding."""
-    bounds = {"loss": 2e-6, "grad_norm": 2e-6, "confidence": 2e-6, "margin": 1e-7}
-    for row, (name, bound) in zip(table, bounds.items(), strict=True):
+    """Against the reference, each score to its bound."""
+    for row, (name, bound) in zip(table, BOUNDS.items(), strict=True):
         error = worst(row, getattr(expected, name))
         assert error <= bound, f"{name} of {classes} classes is off by {error:.1e}"
 
@@ -117,20 +118,51 @@ def check_cross_entropy(
 
 
 def check_easy_tail(device: Device, classes: int) -> None:
-    """Gaps from 0 to 80: the textbook formulas lose everything from 20 on."""
-    gaps = torch.tensor([0.0, 1e-3, 1.0, 10.0, 20.0, 40.0, 69.0, 80.0])
-    logits = torch.zeros(2 * len(gaps), classes)
-    logits[: len(gaps), classes // 2] = gaps
-    logits[len(gaps) :, classes // 2] = -gaps
-    logits += 3.0
-    labels = torch.full((len(logits),), classes // 2)
-    check_score(device, logits.to(device.place), labels.to(device.place))
+    """Gaps from 0 to 80 and beyond: the textbook formulas lose everything from 20 on.
+
+    Around 3, and around numbers whose difference is no float32: rounded, it would cost 4e-6 at 80.
+    """
+    gaps = torch.tensor([0.0, 1e-3, 1.0, 10.0, 20.0, 40.0, 69.0, 80.0, 86.0])
+    generator = torch.Generator().manual_seed(classes)
+    odd = torch.rand(len(gaps), generator=generator)
+    for base in (torch.full_like(gaps, 3.0), odd):
+        logits = base.repeat(2).unsqueeze(1).repeat(1, classes)
+        logits[: len(gaps), classes // 2] += gaps
+        logits[len(gaps) :, classes // 2] -= gaps
+        if base is odd:
+            logits[:, classes // 2] += 1e-4 * torch.rand(len(logits), generator=generator)
+        labels = torch.full((len(logits),), classes // 2)
+        check_score(device, logits.to(device.place), labels.to(device.place))
+
+
+def check_subnormal(device: Device, classes: int) -> None:
+    """Losses below 2^-126: as exact as a subnormal float32 can be, a rounding or two of 1.4e-45."""
+    gaps = torch.tensor([88.0, 92.0, 96.0, 100.0, 103.0, 106.0, 150.0])
+    logits = torch.zeros(len(gaps), classes)
+    logits[:, 1] = gaps
+    labels = torch.ones(len(gaps), dtype=torch.int64)
+    table = calls.score(device, logits.to(device.place), labels.to(device.place)).cpu().double()
+    expected = reference.score(logits.double(), labels)
+    for found, exact in zip(table, expected[:2], strict=False):
+        assert ((found - exact).abs() <= 2e-6 * exact + 1.5e-45).all()
 
 
 def check_large_base(device: Device, classes: int) -> None:
-    """Logits near 1e4: log2(e) folded into the base would cost 1e-3 here."""
-    logits = logits_of(device, 4, classes) + 1e4
-    check_score(device, logits, labels_of(device, 4, classes))
+    """Logits near 1e4: log2(e) folded into the base would cost 1e-3 here. Then near the largest."""
+    labels = labels_of(device, 4, classes)
+    check_score(device, logits_of(device, 4, classes) + 1e4, labels)
+    for size in (2.0**28, 2.0**29, 1e9, 1e10, 1e20, 1e30, 3e38):
+        logits = logits_of(device, 4, classes).sign() * size
+        logits[0] = size
+        logits[0, ::2] *= 1 - 2.0**-23  # the nearest below
+        logits[3] = -size  # all but the target
+        logits[3, labels[3]] = 5.0
+        logits[2] = -size  # all but the first and the last
+        logits[2, -1] = logits[2, 0] = 1.0
+        exact = reference.score(logits.double(), labels)
+        # What is beyond float32's range, as 2^-400 of a loss or a margin of 6e38, is 0 or infinite.
+        within = exact._replace(**{name: getattr(exact, name).float() for name in BOUNDS})
+        check_table(calls.score(device, logits, labels), within, classes)
 
 
 def check_masked(device: Device, classes: int) -> None:
@@ -196,12 +228,27 @@ def check_class_blocks(device: Device, classes: int, block: int, dtype: torch.dt
     )
     scale = torch.linspace(0.5, 2.0, 5, device=device.place) * (labels != calls.IGNORED)
     for i, part in enumerate(parts):
-        calls.row_gradient(device, part, labels, i * block, sums, scale)
+        calls.row_gradient(device, part, labels, i * block, classes, sums, scale)
     target = torch.zeros_like(whole, dtype=torch.float64)
     kept = labels != calls.IGNORED
     target[kept] = torch.nn.functional.one_hot(labels[kept], classes).double()
     expected = (torch.softmax(whole.double(), 1) - target) * scale.double().unsqueeze(1)
     check_gradient(torch.cat(parts, 1), expected)
+
+
+def check_bad_label_in_blocks(device: Device, dtype: torch.dtype) -> None:
+    """A label behind the last class, in its loss and in its gradient: 40 classes, label 40."""
+    logits = logits_of(device, 3, 40, dtype)
+    labels = torch.tensor([39, 40, 5], device=device.place)
+    sums = torch.zeros(4, 3, dtype=torch.float64, device=device.place)
+    sums[0] = sums[3] = -torch.inf
+    calls.row_sums(device, logits, labels, 0, sums)
+    table = calls.finish_rows(device, sums, 40, labels)
+    assert table[0].isnan().tolist() == [False, True, False]
+    scale = torch.full((3,), 0.5, device=device.place)
+    calls.row_gradient(device, logits, labels, 0, 40, sums, scale)
+    assert logits.isnan().all(1).tolist() == [False, True, False]
+    assert not logits[::2].isnan().any()
 
 
 def check_rescale(device: Device, elements: int, offset: int, dtype: torch.dtype) -> None:

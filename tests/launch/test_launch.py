@@ -181,6 +181,56 @@ def test_what_cannot_be_launched_is_said(words: list[str], sentence: str) -> Non
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--json", "mpirun"], "--json is for the command that it starts: put it behind that"),
+        (["--color", "never", "true"], "--color is for the command that it starts"),
+        (["--color=never", "true"], "--color is for the command that it starts"),
+        (["--json"], "--json is for the command that it starts"),
+        (["--nonsense", "true"], "unrecognized arguments: --nonsense"),
+        (["--restarts", "x", "true"], "--restarts: invalid int value: 'x'"),
+        (["--restarts"], "--restarts: expected one argument"),
+    ],
+)
+def test_options_that_it_does_not_have_are_one_sentence(words: list[str], sentence: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hvdfilter", "launch", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("hvdfilter launch: error: ") and sentence in done.stderr
+
+
+def test_debug_shows_where_a_refusal_came_from() -> None:
+    code, said = outcome(launch("--debug", "/nowhere/mpirun"))
+    assert code == 2 and said.startswith("Traceback") and "launch/job.py" in said
+    assert said.splitlines()[-1].startswith("hvdfilter launch: error: /nowhere/mpirun cannot be")
+    code, said = outcome(launch("--debug", "--restarts", "-1", "true"))
+    assert code == 2 and said.startswith("Traceback")
+    # Behind the command it is the command's own, as all options are.
+    code, said = outcome(launch("sh", "-c", 'echo "$@" >&2', "-", "--debug", "--json", "--color"))
+    assert (code, said) == (0, "--debug --json --color\n")
+
+
+FAILS = """
+import sys
+from hvdfilter.launch import command, hosts
+def fail(*words):
+    raise ZeroDivisionError("odd")
+hosts.check = fail
+sys.exit(command.main(["--hosts", "localhost:1", "true"]))
+"""
+
+
+def test_what_nobody_foresaw_is_not_swallowed() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and "ZeroDivisionError: odd" in done.stderr
+
+
 # What `hvdfilter launch --hosts` runs: an mpirun that waits for a host that is gone.
 LEFT = """
 import sys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from scipy import stats
 
 from hvdfilter.errors import InputError
 from hvdfilter.report.page import write_page
-from tests.report.runs import SAMPLES, Page, line, make_run
+from tests.report.runs import Page, line, make_run
 
 pytest.importorskip("vl_convert", reason="the extra report is not installed")
 
@@ -191,34 +190,6 @@ def test_a_damaged_line_is_refused_by_its_number(tmp_path: Path, change: dict[st
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match="metrics.jsonl is damaged in line 2"):
         write_page([run])
-
-
-def test_a_long_run_of_many_classes_stays_small(tmp_path: Path) -> None:
-    # As long as runs get, as many classes as ImageNet has, and another such run beside it.
-    epochs = 1000
-    rng = np.random.default_rng(0)
-    noted = {
-        "classes": {"samples": [1300] * 1000, "kept": rng.integers(0, 1300, 1000).tolist()},
-        "scores": {
-            name: {
-                "edges": np.linspace(0, 8, 53).tolist(),
-                "kept": rng.integers(0, 99999, 52).tolist(),
-                "hidden": rng.integers(0, 99999, 52).tolist(),
-                "threshold": 0.123456789,
-            }
-            for name in ("loss", "grad_norm", "confidence", "margin")
-        },
-        "mask": {"stayed": 0.123456, "turnover": 0.23456, "since_seen": [99999] * 11},
-    }
-    run = make_run(tmp_path / "long", "loss", [30] * epochs, extra=noted)
-    shutil.copytree(run, tmp_path / "other")
-    config = (run / "config.yaml").read_text().replace("lr: 0.2", "lr: 0.3")
-    (tmp_path / "other" / "config.yaml").write_text(config)
-    path = write_page([tmp_path])
-    assert path.stat().st_size < 3_500_000  # and 1.5 MB are left for images
-    rows = [row for row in Page(path).rows("accuracy-epoch") if row["run"] == "loss, lr 0.2"]
-    assert len(rows) == 300 and rows[0]["epoch"] == 1 and rows[-1]["epoch"] == epochs
-    assert rows[-1]["steps"] == epochs * (SAMPLES - 30)
 
 
 def test_without_vl_convert_one_sentence_says_what_to_install(

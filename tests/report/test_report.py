@@ -23,12 +23,12 @@ def test_sums_over_epochs(tmp_path: Path) -> None:
 
 def test_the_full_run_beside_it_is_found_only_if_it_did_the_same_work(tmp_path: Path) -> None:
     mine = make_run(tmp_path / "mine", "kakurenbo", [0, 30, 20])
-    assert find_full(mine) is None
+    assert find_full(mine, summarise) == (None, [])
     make_run(tmp_path / "shorter", "full", [0, 0])
     make_run(tmp_path / "more-ranks", "full", [0, 0, 0], ranks=4)
-    assert find_full(mine) is None
+    assert find_full(mine, summarise) == (None, [])
     full = make_run(tmp_path / "full", "full", [0, 0, 0])
-    found = find_full(mine)
+    found, _ = find_full(mine, summarise)
     assert found is not None and found.folder == full
 
 

@@ -41,10 +41,10 @@ def test_parts_are_ranges_inside_one_another(
         assert stack.pop() == name
 
     class Here(NVTX):
-        def begin(self, run: object, turn: str) -> None:
+        def begin(self, run: object, turn: str, epochs: int) -> None:
             with monkeypatch.context() as gpu:
                 gpu.setattr(torch.cuda, "is_available", lambda: True)
-                super().begin(run, turn)  # type: ignore[arg-type]
+                super().begin(run, turn, epochs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.cuda.nvtx, "range", pushed)
     train(TrainConfig(**CONFIG, runs=tmp_path), followers=[Here()])  # type: ignore[arg-type]

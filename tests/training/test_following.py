@@ -30,7 +30,7 @@ class Seen(Follower):
     def __init__(self, every: float = math.inf) -> None:
         self.every, self.heard, self.nows = every, [], []  # type: ignore[var-annotated]
 
-    def begin(self, run: Trainer, turn: str) -> None:
+    def begin(self, run: Trainer, turn: str, epochs: int) -> None:
         self.heard.append(("begin", turn))
 
     def step(self, run: Trainer, step: int, steps: int) -> None:

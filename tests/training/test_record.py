@@ -101,7 +101,7 @@ def test_report_and_score_serve_a_script(script: Path) -> None:
         assert seconds["agreement"] > 0
     summary = summarise(run)
     assert summary.policy == "random" and summary.steps == 15
-    full = find_full(run)
+    full, _ = find_full(run, summarise)
     assert full is not None and full.steps == 18  # the same work, so it is set beside it
     assert "epoch 2 of 3, ended, keeps 68 and hides 28 of 96 samples, lr_scale" in said[0]
     assert cli.main(["report", str(run)]) == 0

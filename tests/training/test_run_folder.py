@@ -204,7 +204,7 @@ def test_neighbours_do_not_matter_to_a_finished_run(tmp_path: Path) -> None:
     (tmp_path / "gone" / "metrics.jsonl").symlink_to("nowhere")
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "metrics.jsonl")
-    found = find_full(mine)
+    found, _ = find_full(mine, summarise)
     assert found is not None and found.folder == full
 
 

@@ -138,7 +138,7 @@ def find(given: Sequence[Path]) -> tuple[list[Run], list[str]]:
             try:
                 found.append(read(folder))
             except InputError as error:
-                passed_over.append(str(error))
+                passed_over.append(str(error).rstrip("."))
         if not found:
             raise InputError(f"{path} holds no run with a finished epoch: {passed_over[0]}")
         found.sort(key=lambda run: (_rank(run), run.folder.name))

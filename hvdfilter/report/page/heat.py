@@ -10,10 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from hvdfilter.filter.overview import CLASSES as COUNTED
 from hvdfilter.report.page.figure import ROWS, Figure, Panel, Row, cells, number, stretches, thin
 from hvdfilter.report.page.groups import Run
 
 CLASSES = 50  # rows of a heat map that can still be told apart
+
+
+def uncounted(run: Run) -> list[str]:
+    """A sentence where a set has too many classes for figures by class."""
+    most = max((record.get("classes_uncounted") or 0 for record in run.records), default=0)
+    if not most:
+        return []
+    return [
+        f"figures by class, for labels go up to {most - 1:,} and no more than {COUNTED:,} classes "
+        "are counted one by one"
+    ]
 
 
 def by_class(run: Run, names: Sequence[str]) -> Panel | None:

@@ -21,6 +21,7 @@ def check(records: Sequence[Record], path: Path) -> None:
     for number, record in enumerate(records):
         try:
             _classes(record.get("classes"), lengths)
+            _numbers([record.get("classes_uncounted", 0)], whole=True)
             _scores(record.get("scores"))
             _mask(record.get("mask"), lengths)
         except (TypeError, ValueError, KeyError, AttributeError) as wrong:

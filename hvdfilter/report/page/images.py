@@ -124,10 +124,12 @@ def _kinds(samples: Samples) -> Iterator[_Kind]:
             choose(order, labels),
         )
         never = ids[hidden == 0]
+        since = samples.noted_since
+        every = f"all epochs since epoch {since + 1}" if since else "every epoch"
         yield _Kind(
             "never",
             "Never hidden",
-            "Drawn evenly from all that were kept in every epoch, in the order of the set.",
+            f"Drawn evenly from all that were kept in {every}, in the order of the set.",
             len(never),
             never[np.linspace(0, max(len(never) - 1, 0), min(len(never), MOST)).astype(int)],
         )
@@ -210,7 +212,7 @@ def _facts(samples: Samples, i: int) -> tuple[tuple[str, str], ...]:
             value = float(samples.columns[column][i])
             facts.append((said, format(value, shown) if math.isfinite(value) else "not seen"))
     if "hidden_epochs" in samples.columns:
-        facts.append(("hidden", f"{samples.columns['hidden_epochs'][i]} of {samples.epochs}"))
+        facts.append(("hidden", f"{samples.columns['hidden_epochs'][i]} of {samples.noted_epochs}"))
     return tuple(facts)
 
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from hvdfilter import files
 from hvdfilter.errors import InputError
-from hvdfilter.report.compare import find_full
+from hvdfilter.report.compare import find_full, say_left_out
 from hvdfilter.report.page import curves, distributions, heat, theme
 from hvdfilter.report.page.command import command
 from hvdfilter.report.page.costs import costs
@@ -46,9 +46,13 @@ def write_page(runs: Sequence[Path], figures: str | None = None) -> Path:
         raise InputError(f"figures={figures!r} are none (there are: {', '.join(KINDS)})")
     converter()  # refused before any work
     found, passed_over = find(runs)
-    if len(found) == 1 and (full := find_full(found[0].folder)) is not None:
-        found.append(read(full.folder))
+    if len(found) == 1:
+        full, damaged = find_full(found[0].folder, read)
+        found += [full] if full is not None else []
+        passed_over += damaged
     groups, subject = grouped(found), found[0]
+    passed_over += heat.uncounted(subject)
+    say_left_out(passed_over)
     images = images_of(subject.folder)
     sections = _sections(groups, subject, images.classes)
     panels = [panel for _, _, of_section in sections for panel in of_section]

@@ -1,5 +1,7 @@
 // The few names of the CUDA run-time that csrc/cuda uses to launch, on the machine of machine.h.
-// Device 0 has clusters, device 1 has none.
+// Device 0 has clusters, device 1 has none, device 2 says that it has some and refuses them; there
+// are no kernels for device 3, of compute capability 7, and device 4, of one yet to come; device 5
+// has clusters, but was given code that has none, and refuses it as one.
 #pragma once
 
 #include "machine.h"
@@ -11,11 +13,23 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
+  cudaErrorLaunchOutOfResources = 701,
+  cudaErrorNotPermitted = 800,
+  cudaErrorNotSupported = 801,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorUnsupportedPtxVersion = 222,
 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrClusterLaunch };
-enum cudaLaunchAttributeID { cudaLaunchAttributeNone, cudaLaunchAttributeClusterDimension };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrClusterLaunch,
+  cudaDevAttrComputeCapabilityMajor,
+};
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeNone,
+  cudaLaunchAttributeClusterDimension,
+  cudaLaunchAttributeProgrammaticStreamSerialization,
+};
 using cudaStream_t = void*;
 
 struct dim3 {
@@ -28,6 +42,7 @@ struct cudaLaunchAttribute {
     struct {
       unsigned x, y, z;
     } clusterDim;
+    int programmaticStreamSerializationAllowed;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -47,12 +62,23 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device > 1) return cudaErrorInvalidDevice;
+  if (device < 0 || device > 5) return cudaErrorInvalidDevice;
   emulated_device() = device;
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  *value = attribute == cudaDevAttrClusterLaunch ? device == 0 : 2;
+  constexpr int kMajor[] = {9, 8, 9, 7, 99, 9};
+  *value = attribute == cudaDevAttrClusterLaunch             ? device != 1
+           : attribute == cudaDevAttrComputeCapabilityMajor ? kMajor[device]
+                                                             : 2;
+  return cudaSuccess;
+}
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = emulated_device() == 5 ? 80 : 90;
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -62,7 +88,13 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const unsigned blocks = config->gridDim.x, threads = config->blockDim.x;
-  const unsigned cluster = config->numAttrs ? config->attrs->val.clusterDim.x : 1;
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i)
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension)
+      cluster = config->attrs[i].val.clusterDim.x;
+  if (emulated_device() == 3 || emulated_device() == 4) return cudaErrorNoKernelImageForDevice;
+  if (cluster > 1 && emulated_device() == 2) return cudaErrorInvalidClusterSize;
+  if (config->numAttrs > 0 && emulated_device() == 5) return cudaErrorInvalidValue;
   if (blocks % cluster != 0 || threads == 0 || threads > 1024 || threads % 32 != 0 ||
       config->dynamicSmemBytes > 48 * 1024)
     return cudaErrorInvalidConfiguration;

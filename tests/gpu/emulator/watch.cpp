@@ -12,9 +12,10 @@ PYBIND11_MODULE(watch, module) {
     emulator::State& s = emulator::state();
     s.regions.clear();
     s.fault.clear();
-    s.bytes_read = s.vector_bytes_read = 0;
+    s.bytes_read = s.vector_bytes_read = s.vector_bytes_written = 0;
   });
   module.def("fault", [] { return emulator::state().fault; });
   module.def("bytes_read", [] { return emulator::state().bytes_read; });
+  module.def("vector_bytes_written", [] { return emulator::state().vector_bytes_written; });
   module.def("vector_bytes_read", [] { return emulator::state().vector_bytes_read; });
 }
