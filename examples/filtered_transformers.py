@@ -47,3 +47,4 @@ if trainer.is_world_process_zero():
     rate = trainer.lr_scheduler.get_last_lr()[0]
     print(f"test accuracy {accuracy:.4f}, hidden {filt.hidden}, ", end="")
     print(f"epochs {trainer.state.epoch}, last rate {rate:.2g}")
+trainer.accelerator.end_training()  # the group's threads must not outlive the interpreter

@@ -192,8 +192,11 @@ def take_apart(tools: Tools, target: Path, folder: Path) -> list[Kernel]:
 
 
 def load(name: str, library: Path) -> ModuleType:
-    """One of the two modules in the library."""
-    spec = importlib.util.spec_from_file_location(name, library)
+    """One of the modules in a library."""
+    # pybind11 knows a module by its full name, and gives again what it made for an equal one; of a
+    # name like this, the last part is what the library calls it.
+    full = f"{library.parent.name}.{library.stem}.{name}"
+    spec = importlib.util.spec_from_file_location(full, library)
     if spec is None or spec.loader is None:
         raise ImportError(f"{library} is no module")
     module = importlib.util.module_from_spec(spec)

@@ -10,7 +10,8 @@ import pytest
 from tests.distributed.launch import run_ranks
 from tests.report.runs import Page, make_run
 
-# The command line on every rank; what it returned there, and whether Horovod was needed for it.
+# The command line on every rank; what it returned there, and whether Horovod was needed for it. Not
+# to the standard output: mpirun may put one rank's line in the midst of the other's long document.
 PROGRAM = """
 import os, sys
 from hvdfilter.cli import main
@@ -18,20 +19,20 @@ from hvdfilter.cli import main
 code = main(sys.argv[1:])
 hvd = sys.modules.get("horovod.torch")
 started = hvd is not None and hvd.is_initialized()
-print(f"code {{code}} {{started}}", flush=True)
+print(f"code {{code}} {{started}}", file=sys.stderr, flush=True)
 sys.exit(code)
 """
 
 
 def run_on_two(*words: str, before: str = "") -> tuple[int, list[str], list[str]]:
-    """The job's exit code, the lines of its output but for what the ranks ended with, errors."""
+    """The job's exit code, the lines of its output, and those of its errors that are hvdfilter's."""
     done = run_ranks(PROGRAM.format(before=before), 2, *words, timeout=60)
-    lines = done.stdout.splitlines()
-    codes = [line for line in lines if line.startswith("code ")]
+    errors = done.stderr.splitlines()
     if not before:
+        codes = [line for line in errors if line.startswith("code ")]
         assert codes == [f"code {done.returncode} False"] * 2, done.stderr[-2000:]
-    said = [line for line in done.stderr.splitlines() if line.startswith("hvdfilter: ")]
-    return done.returncode, [line for line in lines if line not in codes], said
+    said = [line for line in errors if line.startswith("hvdfilter: ")]
+    return done.returncode, done.stdout.splitlines(), said
 
 
 @pytest.mark.distributed

@@ -8,7 +8,6 @@ nvcc's own code are for a real GPU to show.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pybind11
+
+from benchmarks.sass.compiling import load
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -67,12 +68,3 @@ def run(command: list[str]) -> None:
     """A compiler call whose complaint, if any, is what the test shows."""
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-
-
-def load(name: str, library: Path) -> ModuleType:
-    """One of the two modules in the library."""
-    spec = importlib.util.spec_from_file_location(name, library)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
