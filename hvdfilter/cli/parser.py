@@ -5,7 +5,7 @@ Values are read as plain YAML (`hvdfilter.plain_yaml`), as configuration files a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, get_loader, set_loader
@@ -16,6 +16,13 @@ from hvdfilter.cli.formatter import Formatter
 from hvdfilter.version import __version__
 
 _MODE = "plain-yaml"
+# Of the program, in the order in which they are needed.
+EXAMPLES = (
+    "hvdfilter train --name first                      # real images, no download",
+    "mpirun --bind-to none -np 4 hvdfilter compare     # filtered, in full and at random",
+    "hvdfilter report runs/                            # all of it on one page",
+    "hvdfilter inspect runs/first                      # samples that are worth a look",
+)
 
 
 def build(commands: Iterable[Command]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -25,7 +32,7 @@ def build(commands: Iterable[Command]) -> tuple[ArgumentParser, dict[str, Argume
         version=__version__,
         usage="hvdfilter COMMAND [OPTIONS]",
         description="Train on the samples that still teach something.",
-        epilog=f"'hvdfilter COMMAND --help' explains a command's options.\n\n{exit_codes.WORDS}",
+        epilog=_epilog(EXAMPLES, "'hvdfilter COMMAND --help' explains a command's options."),
         **_HOW,
     )
     subcommands = parser.add_subcommands(dest="command", required=True)
@@ -34,7 +41,7 @@ def build(commands: Iterable[Command]) -> tuple[ArgumentParser, dict[str, Argume
         sub = ArgumentParser(
             usage=f"hvdfilter {command.name} {command.usage}",
             description=command.summary,
-            epilog=_epilog(command),
+            epilog=_epilog(command.examples, command.notes),
             **_HOW,
         )
         command.add(sub)
@@ -61,9 +68,9 @@ def _common(parser: ArgumentParser) -> None:
     )
 
 
-def _epilog(command: Command) -> str:
-    examples = "\n".join(f"  {line}" for line in command.examples)
-    parts = [f"examples:\n{examples}" if examples else "", command.notes, exit_codes.WORDS]
+def _epilog(examples: Sequence[str], notes: str) -> str:
+    lines = "\n".join(f"  {line}" for line in examples)
+    parts = [f"examples:\n{lines}" if lines else "", notes, exit_codes.WORDS]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -28,10 +28,14 @@ def _score(options: Namespace) -> int:
     from hvdfilter.world import current
 
     path = score_run(options.run, options.data, options.limit)
-    if current().rank == 0 and not options.json:
-        inspect_tables(describe(path), short=True)
+    if current().rank != 0:
+        return 0
+    said = describe(path)
+    if not options.json:
+        inspect_tables(said, short=True)
     also = f"scores of every sample: {path} ('hvdfilter inspect {path}' shows the extreme ones)"
-    show({"scores": path}, options.json, also)
+    quantiles = {name: said[name] for name in ("samples", "quantile_levels", "quantiles")}
+    show({"scores": path} | quantiles, options.json, also)
     return 0
 
 

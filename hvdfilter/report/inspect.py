@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from hvdfilter.errors import InputError
 from hvdfilter.inspection.samples import open_samples
 from hvdfilter.inspection.summary import summarise
-from hvdfilter.report.terminal import ascii_table, console
+from hvdfilter.report.terminal import ascii_table, console, show_table
 
 #: Most classes that are shown, the hardest ones.
 CLASSES = 20
@@ -22,9 +22,10 @@ _LISTS = {
     "likely_mislabelled": "likely mislabelled, by the mean margin",
 }
 # Of each class.
-_COUNTS = {"never_hidden": "never hidden", "margin_mean_below_0": "mean margin < 0"}
+_COUNTS = {"never_hidden": "never\nhidden", "margin_mean_below_0": "mean\nmargin\n< 0"}
 _IDS = {"hardest": "hardest, ids", "likely_mislabelled": "likely mislabelled, ids"}
 Said = Mapping[str, Any]
+_Row = tuple[str, list[str]]
 
 
 def describe(path: Path, top: int = 10) -> Said:
@@ -61,20 +62,20 @@ def inspect_tables(said: Said, short: bool = False) -> None:
 
 
 def _quantiles(screen: Console, said: Said) -> None:
-    table = ascii_table("score", *_levels(said))
-    for name, values in said["quantiles"].items():
-        table.add_row(name, *_cells(said, values))
-    screen.print(table)
+    table = ascii_table("quantile", *map(_head, said["quantiles"]))
+    for name, cells in _levels(said, said["quantiles"]):
+        table.add_row(name, *cells)
+    show_table(screen, table)
 
 
 def _samples(screen: Console, title: str, rows: Sequence[Said]) -> None:
     if not rows:
         _line(screen, f"{title}: none")
         return
-    table = ascii_table(*rows[0], title=title, title_justify="left")
+    table = ascii_table(*map(_head, rows[0]), title=title, title_justify="left")
     for row in rows:
         table.add_row(*map(_number, row.values()))
-    screen.print(table)
+    show_table(screen, table)
 
 
 def _classes(screen: Console, said: Said) -> None:
@@ -95,24 +96,28 @@ def _classes(screen: Console, said: Said) -> None:
         ids = [" ".join(str(sample["id"]) for sample in one[name]) for name in listed]
         numbers = [_number(one[name]) for name in ("class", "samples", *counted)]
         table.add_row(*numbers, *ids)
-    screen.print(table)
-    head = ("class", "score", *_levels(said))
-    table = ascii_table(*head, title="quantiles of these classes", title_justify="left")
+    show_table(screen, table)
+    title = "quantiles of these classes"
+    head = ("class", "quantile", *map(_head, said["quantiles"]))
+    table = ascii_table(*head, title=title, title_justify="left")
     for one in shown:
-        for name, values in one["quantiles"].items():
-            table.add_row(_number(one["class"]), name, *_cells(said, values))
-    screen.print(table)
+        for name, cells in _levels(said, one["quantiles"]):
+            table.add_row(_number(one["class"]), name, *cells)
+    show_table(screen, table)
 
 
-def _levels(said: Said) -> list[str]:
+def _levels(said: Said, quantiles: Mapping[str, Sequence[float] | None]) -> Iterator[_Row]:
+    """Each level's name and cells, a cell a score; a dash where nothing was observed."""
     names = {0.0: "least", 0.5: "median", 1.0: "most"}
-    return [names.get(level, f"{level:.0%}") for level in said["quantile_levels"]]
+    for at, level in enumerate(said["quantile_levels"]):
+        columns = quantiles.values()
+        cells = ["-" if values is None else _number(values[at]) for values in columns]
+        yield names.get(level, f"{level:.0%}"), cells
 
 
-def _cells(said: Said, values: Sequence[float] | None) -> list[str]:
-    """Of the quantiles of a score; a dash each where nothing was observed."""
-    nothing = ["-"] * len(said["quantile_levels"])
-    return nothing if values is None else [_number(value) for value in values]
+def _head(name: str) -> str:
+    """A score's name over a column as narrow as its numbers."""
+    return name.replace("_", "\n")
 
 
 def _median(one: Said, name: str) -> float:
@@ -123,7 +128,7 @@ def _median(one: Said, name: str) -> float:
 def _number(value: Any) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _line(screen: Console, text: str) -> None:

@@ -22,6 +22,8 @@ def lines(plan: Planned) -> list[str]:
     where = f"{plan.folder}"
     if plan.exists:
         where += f", from epoch {plan.epoch + 1}, step {plan.step + 1}"
+    elif plan.resume:
+        where += ", anew, for there is no such run to resume"
     return [
         f"data     {plan.data}: {plan.samples:,} training and {plan.test_samples:,} test samples, "
         f"{shape}, {plan.classes:,} classes",

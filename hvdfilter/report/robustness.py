@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hvdfilter.report.terminal import ascii_table, console
+from hvdfilter.report.terminal import ascii_table, console, show_table
 from hvdfilter.training.robust_run import Robustness
 from hvdfilter.world import current
 
@@ -36,7 +36,7 @@ def robustness_tables(
             rows.append((f"right within {radius:.3g}", shares))
         for label, cells in rows:
             shown.add_row(label, *cells)
-        console().print(shown)
+        show_table(console(), shown)
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.report.figure import blank
-from hvdfilter.report.terminal import ascii_table, console
+from hvdfilter.report.terminal import ascii_table, console, show_table
 from hvdfilter.sharpness import Landscape
 from hvdfilter.training.sharp_run import Sharpness
 from hvdfilter.world import current
@@ -44,7 +44,7 @@ def sharpness_table(results: Sequence[Sharpness]) -> None:
         rows.append(("converged", ["yes" if one.converged else "NO" for one in found]))
     for label, cells in rows:
         shown.add_row(label, *cells)
-    console().print(shown)
+    show_table(console(), shown)
 
 
 def sharpness_document(results: Sequence[Sharpness], picture: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from hvdfilter import policies
 from hvdfilter.report import document
 from hvdfilter.report.compare import ROWS, Summary, find_full, say_left_out, summarise
-from hvdfilter.report.terminal import ascii_table, console
+from hvdfilter.report.terminal import ascii_table, console, show_table
 from hvdfilter.report.verdict import verdict
 from hvdfilter.world import current
 
@@ -58,7 +58,7 @@ def show_policies(as_json: bool = False) -> None:
     for row in rows:
         table.add_row(*row)
     screen = console()
-    screen.print(table)
+    show_table(screen, table)
     common = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
     screen.print(f"every policy also takes {common}", markup=False)
 
@@ -81,4 +81,4 @@ def _table(run: Summary, others: Sequence[Summary]) -> None:
         cells = [row.cell(column) for column in (run, *others)]
         cells += [row.difference(run, other) for other in others]
         table.add_row("  " * row.part + row.label, *cells)
-    console().print(table)
+    show_table(console(), table)

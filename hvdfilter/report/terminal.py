@@ -6,6 +6,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from hvdfilter.report.audience import colored, terminal_width
@@ -30,3 +31,20 @@ def ascii_table(*columns: str, **options: Any) -> Table:
     """A table of plain characters; columns and options as rich takes them."""
     # Launchers cut the output anywhere, and a line-drawing character cut in two is unreadable.
     return Table(*columns, box=box.ASCII2, **options)
+
+
+def show_table(screen: Console, table: Table) -> None:
+    """Print a table that is as wide as its words, whatever the width of what reads it.
+
+    rich would cut words to fit, and of 8.478e-07 leave 8.5.
+    """
+    for column in table.columns:
+        words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
+        column.min_width = max(map(len, words), default=0)
+        # Columns of single words keep their width, and sentences take what is left.
+        column.no_wrap = all(" " not in str(cell) for cell in column.cells)
+    unbounded = screen.options.update(max_width=10_000)
+    width, least = screen.width, Measurement.get(screen, unbounded, table).minimum
+    screen.width = max(width, least)
+    screen.print(table, crop=False)
+    screen.width = width

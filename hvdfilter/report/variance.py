@@ -11,7 +11,7 @@ from typing import Any
 from hvdfilter import files
 from hvdfilter.errors import InputError
 from hvdfilter.report.figure import blank
-from hvdfilter.report.terminal import ascii_table, console
+from hvdfilter.report.terminal import ascii_table, console, show_table
 from hvdfilter.training.run_folder import read_config, read_metrics
 
 FILE = "variance.png"
@@ -63,7 +63,7 @@ def variance_tables(courses: Sequence[Course]) -> None:
                 f"{uniform['normalised']:.3f}",
                 f"{policy['normalised']:.3f}",
             )
-        console().print(shown)
+        show_table(console(), shown)
 
 
 def variance_document(courses: Sequence[Course], picture: Path) -> dict[str, Any]:

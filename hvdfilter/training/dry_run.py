@@ -25,12 +25,13 @@ from hvdfilter.training.start import check
 class Planned:
     """What a run would do. batch: samples of a step, of all ranks; steps: of an epoch in full.
 
-    epoch, step: where it would start, not 0 where it would go on from a checkpoint; shape: of an
-    image; weights: how many the model has.
+    resume: whether it is asked to go on from a checkpoint; epoch, step: where it would start;
+    shape: of an image; weights: how many the model has.
     """
 
     folder: Path
     exists: bool
+    resume: bool
     data: str
     samples: int
     test_samples: int
@@ -83,6 +84,7 @@ def dry_run(config: TrainConfig) -> Planned:
     return Planned(
         folder=folder.path,
         exists=folder.existed,
+        resume=config.resume,
         data=config.data,
         samples=len(trainer.train_set),
         test_samples=len(trainer.test_set),

@@ -61,6 +61,14 @@ def test_a_run_to_resume_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert files(tmp_path) == before and (run / "metrics.jsonl").read_text() == text
 
 
+def test_a_mistyped_name_to_resume_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", *SMALL, "--runs", str(tmp_path), "--name", "oen", "--resume", "--dry-run"]
+    assert cli.main(words) == 0
+    assert "oen, anew, for there is no such run to resume" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "more",
     # All grow in the subject's epoch: a run in full has none of its own.

@@ -11,7 +11,7 @@ from dataclasses import fields
 import pytest
 
 from hvdfilter.cli.described import described
-from hvdfilter.cli.parser import build
+from hvdfilter.cli.parser import EXAMPLES, build
 from hvdfilter.cli.program import COMMANDS
 from hvdfilter.cli.spelling import spelled
 from hvdfilter.training.config import TrainConfig
@@ -81,16 +81,16 @@ def test_help_shows_examples_exit_codes_and_hyphens() -> None:
 def test_every_example_is_understood() -> None:
     parser, parsers = build(COMMANDS)
     seen = 0
-    for command in COMMANDS:
-        for example in command.examples:
-            words = shlex.split(example.replace("source <(", "").replace(")", ""), comments=True)
-            words = words[words.index("hvdfilter") + 1 :]
-            words = words[: words.index(">")] if ">" in words else words
-            if words[0] == "launch":
-                continue  # whose words are another program's
-            if "--config" in words:  # a file that is not there
-                at = words.index("--config")
-                del words[at : at + 2]
-            assert parser.parse_args(spelled(words, parsers)).command == words[0]
-            seen += 1
-    assert seen >= 12
+    assert all(example in parser.format_help() for example in EXAMPLES)
+    for example in (*EXAMPLES, *(one for command in COMMANDS for one in command.examples)):
+        words = shlex.split(example.replace("source <(", "").replace(")", ""), comments=True)
+        words = words[words.index("hvdfilter") + 1 :]
+        words = words[: words.index(">")] if ">" in words else words
+        if words[0] == "launch":
+            continue  # whose words are another program's
+        if "--config" in words:  # a file that is not there
+            at = words.index("--config")
+            del words[at : at + 2]
+        assert parser.parse_args(spelled(words, parsers)).command == words[0]
+        seen += 1
+    assert seen >= 16

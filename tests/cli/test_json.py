@@ -62,7 +62,10 @@ def test_doctor(said: Any) -> None:
 
 
 def test_what_looks_at_a_run(said: Any, run: Path) -> None:
-    assert Path(said("score", str(run))["scores"]).exists()
+    scored = said("score", str(run))
+    shown = said("inspect", scored["scores"])
+    assert scored["quantiles"]["grad_norm"][0] > 0
+    assert scored["quantiles"] == shown["quantiles"]
     assert Path(said("report", str(run))["page"]).exists()
     document = said("variance", str(run))
     assert Path(document["picture"]).exists()

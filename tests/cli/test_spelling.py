@@ -63,3 +63,13 @@ def test_a_slip_is_told_by_the_nearest_of_its_command(words: str, meant: str) ->
     with pytest.raises(ArgumentError) as refused:
         PARSER.parse_args(said)
     assert sentence(refused.value, said, PARSERS).endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("command", ["score", "inspect", "report", "robustness", "completion"])
+def test_what_is_missing_is_told_by_the_usage(command: str) -> None:
+    # The parser would say "report.runs", which nobody can type.
+    with pytest.raises(ArgumentError) as refused:
+        PARSER.parse_args([command])
+    said = sentence(refused.value, [command], PARSERS)
+    usage = next(one.usage for one in COMMANDS if one.name == command)
+    assert said == f"an argument is missing: hvdfilter {command} {usage}"

@@ -25,7 +25,7 @@ sys.exit(code)
 
 
 def run_on_two(*words: str, before: str = "") -> tuple[int, list[str], list[str]]:
-    """The job's exit code, the lines of its output, and those of its errors that are hvdfilter's."""
+    """The exit code, the lines of the output, and those of the errors that are hvdfilter's."""
     done = run_ranks(PROGRAM.format(before=before), 2, *words, timeout=60)
     errors = done.stderr.splitlines()
     if not before:

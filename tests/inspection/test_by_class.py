@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,28 @@ from tests.inspection.cases import N, known
 
 
 def tables(out: str) -> list[list[list[str]]]:
-    """The rows of the tables that were printed, each its cells, the head first."""
+    """The rows of the tables that were printed, each its cells, the head first, as one line."""
     found: list[list[list[str]]] = []
-    within = False
-    for line in out.splitlines():
-        if line.startswith("|"):
-            found = found if within else [*found, []]
-            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
-        within = line.startswith("|") or (within and line.startswith("+"))
+    for part in re.findall(r"((?:^[|+].*\n)+)", out, re.MULTILINE):
+        _, head, body, _ = re.split(r"^\+[-+]+\n", part, flags=re.MULTILINE)
+        lines = [[cells_of(line) for line in lines.splitlines()] for lines in (head, body)]
+        found.append([[" ".join(cell).strip() for cell in zip(*lines[0], strict=True)], *lines[1]])
     return found
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def words_of(out: str) -> set[str]:
+    return {word for word in out.split() if not word.startswith("+-")}
 
 
 def of(samples: Samples, top: int, capsys: pytest.CaptureFixture[str]) -> tuple[str, Any]:
     inspect_tables(summarise(samples, top))
     out = capsys.readouterr().out
-    return out, {rows[0][1] if rows[0][0] == "class" else rows[0][0]: rows for rows in tables(out)}
+    found = {rows[0][1] if rows[0][0] == "class" else rows[0][0]: rows for rows in tables(out)}
+    return out, found
 
 
 def test_quantiles_hardest_and_suspects_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,14 +62,16 @@ def test_quantiles_hardest_and_suspects_of_each_class(capsys: pytest.CaptureFixt
         hidden = samples.columns["hidden_epochs"][ids]
         assert told["never hidden"] == str((hidden == 0).sum())
         assert told["mean margin < 0"] == str(sum(mean[i] < 0 for i in ids))
-    head, *rows = found["score"]
-    assert head[2:] == ["least", "5%", "25%", "median", "75%", "95%", "most"]
+    names = ("loss", "confidence", "margin", "margin_mean")
+    levels = ("least", "5%", "25%", "median", "75%", "95%", "most")
+    head, *rows = found["quantile"]
+    assert head[2:] == [name.replace("_", " ") for name in names]
     expected = []
     for c in order:
-        for name in ("loss", "confidence", "margin", "margin_mean"):
-            values = samples.columns[name][members[c]].astype(np.float64)
-            cuts = np.quantile(values[np.isfinite(values)], QUANTILES)
-            expected.append([str(c), name, *(f"{float(cut):.4g}" for cut in cuts)])
+        values = {name: samples.columns[name][members[c]].astype(np.float64) for name in names}
+        cuts = {n: np.quantile(seen[np.isfinite(seen)], QUANTILES) for n, seen in values.items()}
+        for at, level in enumerate(levels):
+            expected.append([str(c), level, *(f"{float(cuts[name][at]):.3g}" for name in names)])
     assert rows == expected
     assert "--json" not in out  # nothing was left out
 
@@ -75,7 +85,7 @@ def test_of_many_classes_the_hardest_are_shown(capsys: pytest.CaptureFixture[str
     ranked = sorted((c for c in range(30) if c != 7), key=lambda c: -medians[c])
     shown = [row[0] for row in found["samples"][1:]]
     assert shown == [str(c) for c in ranked[:CLASSES]]
-    assert list(dict.fromkeys(row[0] for row in found["score"][1:])) == shown
+    assert list(dict.fromkeys(row[0] for row in found["quantile"][1:])) == shown
     assert f"the {CLASSES} hardest of 30" in out and "--json has all" in out
     said = json.loads(json.dumps(summarise(samples, 2)))
     assert len(said["classes"]) == 30 and said["classes"][7]["quantiles"]["loss"] is None
@@ -91,4 +101,19 @@ def test_a_class_of_which_nothing_was_observed_has_no_numbers(
         ["class", "samples", "hardest, ids"],
         *(["0", "2", "1 0"], ["1", "1", ""]),
     ]
-    assert found["score"][2] == ["1", "loss", *["-"] * len(QUANTILES)]
+    unseen = [row for row in found["quantile"] if row[0] == "1"]
+    assert len(unseen) == len(QUANTILES) and all(row[2:] == ["-"] for row in unseen)
+
+
+def test_nothing_is_cut_off_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8.478e-07 cut to 8.47 would be another number.
+    samples = known()
+    samples.columns["loss"] = np.float32(8.478e-7) * np.arange(1, N + 1, dtype=np.float32)
+    wide = words_of(of(samples, 10, capsys)[0])
+    monkeypatch.setattr("hvdfilter.report.terminal.terminal_width", lambda: 40)
+    monkeypatch.setenv("NO_COLOR", "1")
+    narrow = words_of(of(samples, 10, capsys)[0])
+    assert "8.48e-07" in wide and "5.09e-05" in wide
+    assert wide == narrow

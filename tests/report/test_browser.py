@@ -46,7 +46,7 @@ def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 data="synthetic:100,3,40,40,10",
                 seed=seed,
             )
-    return write_page([folder])
+    return write_page([folder / "0-subject", folder])
 
 
 @pytest.fixture(scope="module")

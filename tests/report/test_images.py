@@ -20,7 +20,7 @@ from hvdfilter.data import Normalize, open_dataset
 from hvdfilter.inspection.mislabelled import likely_mislabelled
 from hvdfilter.inspection.samples import samples_of
 from hvdfilter.report.page import write_page
-from hvdfilter.report.page.images import MOST, Images, choose, images_of, picture
+from hvdfilter.report.page.images import MOST, Images, choose, images_of, kinds_of, picture
 from hvdfilter.training.checkpoints import finished
 from hvdfilter.world import current
 from tests.report.runs import LIMIT, Page
@@ -90,6 +90,16 @@ def test_the_page_has_them_all_with_what_is_known(run: Path, shown: Images) -> N
     assert "Likely mislabelled" in page.text and dict(first.facts)["loss"] in page.text
     labels = [attrs["data-label"] for tag, attrs in page.elements if "data-label" in attrs]
     assert labels == [one.label for gallery in shown.galleries for one in gallery.thumbnails]
+
+
+def test_that_none_is_suspected_or_all_were_hidden_is_said(run: Path) -> None:
+    samples = samples_of(run)
+    samples.columns["margin_mean"] = np.full(LIMIT, 0.5, np.float32)
+    samples.columns["hidden_epochs"] = np.full(LIMIT, 1, np.int32)
+    said = {kind.name: kind for kind in kinds_of(samples)}
+    assert said["mislabelled"].total == len(said["mislabelled"].shown) == 0
+    assert "none is suspected" in said["mislabelled"].text and "AUM" in said["mislabelled"].text
+    assert said["never"].total == 0 and "hidden at least once" in said["never"].text
 
 
 @pytest.mark.parametrize("data", ["parquet:/no/such/folder", None, "synthetic:30,1,8,8,10"])

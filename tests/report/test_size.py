@@ -56,7 +56,7 @@ def full_galleries() -> Images:
 
 
 def test_no_page_shows_more_images_than_this(run: Path) -> None:
-    kinds = list(module._kinds(samples_of(run)))
+    kinds = list(module.kinds_of(samples_of(run)))
     assert tuple(kind.name for kind in kinds) == KINDS
     assert max(len(kind.shown) for kind in kinds) == MOST
 

@@ -25,6 +25,7 @@ from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 Record = dict[str, Any]
 # What a run may have otherwise and yet be a repetition of another.
 _REPEATED = {*FREE_TO_CHANGE, "seed"} - {"batch_size", "accumulate"}
+_TOLD = 2  # most settings in a name; runs that differ in more are told apart by their folders
 # `compare`'s random run hides as many as another run, whose name this is.
 SUBJECT = "as_many_as"
 _BASELINES = ("random", "full")
@@ -172,7 +173,8 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         key = json.dumps(settings[run.folder], sort_keys=True, default=str)
         members.setdefault(key, []).append(run)
-    labels = _labels([settings[group[0].folder] for group in members.values()])
+    folders = [_folders(group) for group in members.values()]
+    labels = _labels([settings[group[0].folder] for group in members.values()], folders)
     return [
         Group(label, tuple(sorted(group, key=lambda run: str(run.config.get("seed")))))
         for label, group in zip(labels, members.values(), strict=True)
@@ -203,11 +205,16 @@ def _beside(run: Path, subject: str) -> str:
     return " ".join([str(config["policy"]), *(f"{name}={options[name]}" for name in options)])
 
 
-def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _folders(group: Sequence[Run]) -> str:
+    name, more = group[0].folder.resolve().name, len(group) - 1
+    return f"{name} and {more} more" if more else name
+
+
+def _labels(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
     """The policy of each, and whatever else it takes to tell it from the others."""
     policies = [str(one.get("policy")) for one in settings]
     labels = []
-    for one, policy in zip(settings, policies, strict=True):
+    for one, policy, folder in zip(settings, policies, folders, strict=True):
         # Against all of its policy; and the work, against all.
         same = [other for other, theirs in zip(settings, policies, strict=True) if theirs == policy]
         names = [name for name in _keys(same) if _differs(name, same)]
@@ -215,9 +222,9 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         told = [
             f"{name.removeprefix('policy_options.').replace('_', ' ')} {one.get(name)}"
             for name in dict.fromkeys(names)
-            if name != "seed"
+            if name != "seed" and one.get(name) is not None
         ]
-        labels.append(", ".join([policy, *told]))
+        labels.append(", ".join([policy, *(told if len(told) <= _TOLD else [folder])]))
     return [
         label if labels.count(label) == 1 else f"{label} ({labels[: at + 1].count(label)})"
         for at, label in enumerate(labels)
@@ -230,6 +237,19 @@ def _keys(settings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _differs(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
     return len({json.dumps(one.get(name), default=str) for one in settings}) > 1
+
+
+def subject(runs: Sequence[Run], groups: Sequence[Group], first: Path) -> Run:
+    """The run that the page is about: the first, or of a folder the first with a `full` beside it.
+
+    first: the path that was given first.
+    """
+    if not _is_run(first):
+        for run in runs:
+            mine = next(group for group in groups if run in group.runs)
+            if baseline(mine, groups, "full") is not None:
+                return run
+    return runs[0]
 
 
 def baseline(group: Group, others: Sequence[Group], policy: str) -> Group | None:

@@ -85,7 +85,7 @@ def images_of(run: Path) -> Images:
                 f"{finished.data} has {len(finished.train_set):,d} samples now, and had "
                 f"{samples.num_samples:,d} when the run was trained"
             )
-        kinds = list(_kinds(samples))
+        kinds = list(kinds_of(samples))
         shown = sorted({int(i) for kind in kinds for i in kind.shown})
         thumbnails = _thumbnails(finished, samples, shown)
     except Exception as missing:  # of a reader, a model or a file: the page has all the rest
@@ -94,13 +94,14 @@ def images_of(run: Path) -> Images:
     galleries = tuple(
         Gallery(k.name, k.title, k.text, k.total, tuple(thumbnails[int(i)] for i in k.shown))
         for k in kinds
-        if k.total
     )
     return Images(galleries, "", tuple(finished.train_set.class_names))
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A gallery to be. total: how many there are; shown: ids of those that are shown."""
+
     name: str
     title: str
     text: str
@@ -108,7 +109,8 @@ class _Kind:
     shown: NDArray[np.int64]
 
 
-def _kinds(samples: Samples) -> Iterator[_Kind]:
+def kinds_of(samples: Samples) -> Iterator[Kind]:
+    """What there is to show of a run's samples, by their scores alone."""
     ids, labels = np.arange(samples.num_samples), samples.labels
     loss = samples.columns.get("loss")
     hidden = samples.columns.get("hidden_epochs")
@@ -116,7 +118,7 @@ def _kinds(samples: Samples) -> Iterator[_Kind]:
         tie = ids if loss is None else loss
         order = np.lexsort((ids, tie, -hidden.astype(np.int64)))
         order = order[hidden[order] > 0]
-        yield _Kind(
+        yield Kind(
             "hidden",
             "Most often hidden",
             "What the policy thinks is learnt; of those hidden as often, the lowest loss first.",
@@ -126,17 +128,19 @@ def _kinds(samples: Samples) -> Iterator[_Kind]:
         never = ids[hidden == 0]
         since = samples.noted_since
         every = f"all epochs since epoch {since + 1}" if since else "every epoch"
-        yield _Kind(
+        yield Kind(
             "never",
             "Never hidden",
-            f"Drawn evenly from all that were kept in {every}, in the order of the set.",
+            f"Drawn evenly from all that were kept in {every}, in the order of the set."
+            if len(never)
+            else "Each sample was hidden at least once.",
             len(never),
             never[np.linspace(0, max(len(never) - 1, 0), min(len(never), MOST)).astype(int)],
         )
     if loss is not None and np.isfinite(loss).any():
         order = np.lexsort((ids, -np.where(np.isfinite(loss), loss, -np.inf)))
         order = order[np.isfinite(loss[order])]
-        yield _Kind(
+        yield Kind(
             "hardest",
             "Hardest",
             "The largest loss that was noted last.",
@@ -146,11 +150,14 @@ def _kinds(samples: Samples) -> Iterator[_Kind]:
     if "margin_mean" in samples.columns:
         order = likely_mislabelled(samples)
         order = order[samples.columns["margin_mean"][order] < 0]
-        text = (
-            f"By {RULE.rstrip('.')}. These are the samples whose mean is below zero: the network "
-            "preferred another class. Look before you drop any."
+        below = (
+            "These are the samples whose mean is below zero: the network preferred another class. "
+            "Look before you drop any."
+            if len(order)
+            else "No sample's mean is below zero, so that none is suspected."
         )
-        yield _Kind("mislabelled", "Likely mislabelled", text, len(order), choose(order, labels))
+        text = f"By {RULE.rstrip('.')}. {below}"
+        yield Kind("mislabelled", "Likely mislabelled", text, len(order), choose(order, labels))
 
 
 def choose(

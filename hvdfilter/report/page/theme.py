@@ -33,14 +33,14 @@ DARK = {
     **{"line4": "#d99be3", "line5": "#d3cb58", "line6": "#c3c7ce"},
 }
 LINES = 6
-DASHES = ([1, 0], [7, 3], [2, 2], [8, 2, 2, 2])
+DASHES = ([1, 0], [7, 3], [2, 2], [8, 2, 2, 2], [14, 4], [8, 2, 2, 2, 2, 2])
 SEQUENTIAL = "viridis"  # grows in lightness alone too, and shows on white as on black
 FONT = "system-ui, sans-serif"
 
 
 def line(number: int) -> tuple[int, int]:
-    """(colour from 1, dash from 0) of the n-th line; 24 of them differ."""
-    return number % LINES + 1, (number + number // 12) % len(DASHES)
+    """(colour from 1, dash from 0) of the n-th line; six differ in both, 36 in one of them."""
+    return number % LINES + 1, (number + number // LINES) % len(DASHES)
 
 
 def scales(labels: list[str]) -> dict[str, Any]:

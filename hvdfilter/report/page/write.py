@@ -24,7 +24,7 @@ from hvdfilter.report.page.command import command
 from hvdfilter.report.page.costs import costs
 from hvdfilter.report.page.export import KINDS, converter, export, script
 from hvdfilter.report.page.figure import Panel
-from hvdfilter.report.page.groups import Group, Run, find, grouped, read
+from hvdfilter.report.page.groups import Group, Run, find, grouped, read, subject
 from hvdfilter.report.page.headline import headline, sentences
 from hvdfilter.report.page.images import images_of
 from hvdfilter.version import __version__
@@ -36,9 +36,10 @@ _NAMED = 3  # runs in the title
 def write_page(runs: Sequence[Path], figures: str | None = None) -> Path:
     """Write `report.html` and return its path.
 
-    runs: run folders, or folders of runs, which are compared. The first is the subject: classes,
-    scores and images are its own. One run alone is set beside its `full` run, if there is one. The
-    page goes into the first folder. figures: also write each figure beside it, as "svg" or "png".
+    runs: run folders, or folders of runs, which are compared. The verdict, classes, scores and
+    images are of the first; of a folder of runs, of the first that has a `full` run of the same
+    work beside it. One run alone is set beside its `full` run, if there is one. The page goes into
+    the first folder. figures: also write each figure beside it, as "svg" or "png".
 
     Raises `InputError` for a folder without a finished run, and where vl-convert is missing.
     """
@@ -50,11 +51,12 @@ def write_page(runs: Sequence[Path], figures: str | None = None) -> Path:
         full, damaged = find_full(found[0].folder, read)
         found += [full] if full is not None else []
         passed_over += damaged
-    groups, subject = grouped(found), found[0]
-    passed_over += heat.uncounted(subject)
+    groups = grouped(found)
+    about = subject(found, groups, runs[0])
+    passed_over += heat.uncounted(about)
     say_left_out(passed_over)
-    images = images_of(subject.folder)
-    sections = _sections(groups, subject, images.classes)
+    images = images_of(about.folder)
+    sections = _sections(groups, about, images.classes)
     panels = [panel for _, _, of_section in sections for panel in of_section]
     if figures is not None:
         export(panels, runs[0], figures)
@@ -65,9 +67,9 @@ def write_page(runs: Sequence[Path], figures: str | None = None) -> Path:
     }
     page = _render(
         title=_title(runs),
-        subject=subject,
+        subject=about,
         groups=groups,
-        verdict=sentences(groups, subject),
+        verdict=sentences(groups, about),
         headline=headline(groups),
         sections=sections,
         images=images,
