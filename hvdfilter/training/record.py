@@ -34,7 +34,8 @@ class Record:
         model, optimizer: saved in every epoch's checkpoint; a DistributedDataParallel model without
             its wrapper.
         data, architecture: how the command line would name them (``birds:open_set``,
-            ``birds:make_net``), which `hvdfilter score` needs and nothing else does.
+            ``birds:make_net``), which the report's images and `hvdfilter score`, `robustness` and
+            `sharpness` need and nothing else does.
         accumulate: batches of an optimiser step.
         resume: go on from the folder's checkpoint, if it has one, with model, optimiser and filter
             as they were; `next_epoch` says where.
