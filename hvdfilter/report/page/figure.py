@@ -61,6 +61,10 @@ def number(value: float | None, digits: int = 6) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
+#: An axis of whole numbers. d3 divides a span of one in two, whatever step it is given.
+WHOLE = {"tickMinStep": 1, "format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+
+
 def lines(
     name: str,
     title: str,
@@ -81,9 +85,8 @@ def lines(
     shown: format of y, as d3 writes it. zero: whether the axis begins there. domain: of
     y, where lines may leave it.
     """
-    across = {"field": x, "type": "quantitative", "title": x_title, "axis": {"tickMinStep": 1}}
-    if x == "seconds":
-        across["axis"] = {}
+    axis = {} if x == "seconds" else WHOLE
+    across = {"field": x, "type": "quantitative", "title": x_title, "axis": axis}
     up = {
         "field": y,
         "type": "quantitative",
@@ -168,7 +171,7 @@ def cells(
         "field": "epoch",
         "type": "quantitative",
         "title": "epoch",
-        "axis": {"tickMinStep": 1, "grid": False},
+        "axis": WHOLE | {"grid": False},
         "scale": {"zero": False, "nice": False},
     }
     scale: dict[str, Any] = {"scheme": theme.SEQUENTIAL}

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from hvdfilter.filter.overview import CLASSES as COUNTED
-from hvdfilter.report.page.figure import ROWS, Figure, Panel, Row, cells, number, stretches, thin
+from hvdfilter.report.page.figure import (
+    ROWS,
+    WHOLE,
+    Figure,
+    Panel,
+    Row,
+    cells,
+    number,
+    stretches,
+    thin,
+)
 from hvdfilter.report.page.groups import Run
 
 CLASSES = 50  # rows of a heat map that can still be told apart
@@ -118,7 +128,7 @@ def since_seen(run: Run) -> Panel | None:
                 "type": "quantitative",
                 "title": "epoch",
                 "scale": {"zero": False, "nice": False},
-                "axis": {"tickMinStep": 1, "grid": False},
+                "axis": WHOLE | {"grid": False},
             },
             "x2": {"field": "until"},
             "y": {

@@ -67,13 +67,14 @@ def config() -> dict[str, Any]:
             **text,
             **{"gridColor": "var(--rule)", "domainColor": "var(--rule)"},
             **{"tickColor": "var(--rule)", "labelFontSize": 12, "titleFontSize": 12},
-            **{"labelOverlap": True, "tickCount": 5},
+            **{"labelOverlap": "greedy", "labelSeparation": 6, "tickCount": 5},
         },
         "legend": {
             **text,
             **{"orient": "top", "direction": "vertical", "labelLimit": 400, "labelFontSize": 12},
             **{"titleFontSize": 12, "symbolType": "stroke", "symbolSize": 300},
             **{"gradientLength": 160, "gradientThickness": 10},
+            **{"labelOverlap": "greedy", "labelSeparation": 6},
         },
     }
 
