@@ -192,9 +192,12 @@ def take_apart(tools: Tools, target: Path, folder: Path) -> list[Kernel]:
 
 
 def load(name: str, library: Path) -> ModuleType:
-    """One of the modules in a library."""
-    # pybind11 knows a module by its full name, and gives again what it made for an equal one; of a
-    # name like this, the last part is what the library calls it.
+    """One of the modules in a library; of the same library the same each time.
+
+    Raises ImportError where the library misses a symbol or has no such module.
+    """
+    # pybind11 keeps modules by their full names, and Python finds the library's initialisation by
+    # the part behind the last dot: libraries of one process need different names.
     full = f"{library.parent.name}.{library.stem}.{name}"
     spec = importlib.util.spec_from_file_location(full, library)
     if spec is None or spec.loader is None:

@@ -126,7 +126,10 @@ def _sharpness(options: Namespace) -> int:
 
 def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "runs", type=Path, nargs="+", help="run folders, the subject first, or a folder of runs"
+        "runs",
+        type=Path,
+        nargs="+",
+        help="run folders, the one that the page is about first, or a folder of runs",
     )
     parser.add_argument(
         "--figures",

@@ -73,7 +73,7 @@ def sentence(
             return f"--{option.replace('_', '-')} {value:.80}: expected {meant}"
     command = next((word for word in words if word in parsers), None)
     if command is not None and text.startswith("the following arguments are required"):
-        return f"an argument is missing: {parsers[command].usage}"
+        return f"an argument is missing, as in: {parsers[command].usage}"
     options = [] if command is None else _options(parsers[command])
     known = [name[2:] for name in options] + ([] if command else list(parsers))
     for found in re.finditer(r"--([\w.-]+)|'([\w.-]+)'", text):

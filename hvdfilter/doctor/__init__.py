@@ -70,7 +70,7 @@ def _print_report(report: Report, screen: Console) -> None:
     screen.print(ranks, soft_wrap=True)
     for finding in report.findings:
         label = "wrong" if finding.wrong else "hint"
-        screen.print(f"{label}: {finding.what}: {finding.remedy}.", soft_wrap=True, markup=False)
+        screen.print(f"{label}: {finding.what}: {finding.remedy}.", soft_wrap=True)
     if report.exit_code == 0:
         screen.print("nothing is wrong", soft_wrap=True)
 

@@ -25,7 +25,6 @@ _LISTS = {
 _COUNTS = {"never_hidden": "never\nhidden", "margin_mean_below_0": "mean\nmargin\n< 0"}
 _IDS = {"hardest": "hardest, ids", "likely_mislabelled": "likely mislabelled, ids"}
 Said = Mapping[str, Any]
-_Row = tuple[str, list[str]]
 
 
 def describe(path: Path, top: int = 10) -> Said:
@@ -106,7 +105,9 @@ def _classes(screen: Console, said: Said) -> None:
     show_table(screen, table)
 
 
-def _levels(said: Said, quantiles: Mapping[str, Sequence[float] | None]) -> Iterator[_Row]:
+def _levels(
+    said: Said, quantiles: Mapping[str, Sequence[float] | None]
+) -> Iterator[tuple[str, list[str]]]:
     """Each level's name and cells, a cell a score; a dash where nothing was observed."""
     names = {0.0: "least", 0.5: "median", 1.0: "most"}
     for at, level in enumerate(said["quantile_levels"]):
@@ -116,7 +117,7 @@ def _levels(said: Said, quantiles: Mapping[str, Sequence[float] | None]) -> Iter
 
 
 def _head(name: str) -> str:
-    """A score's name over a column as narrow as its numbers."""
+    """What stands over the column of this name, no wider than its cells."""
     return name.replace("_", "\n")
 
 
@@ -128,8 +129,12 @@ def _median(one: Said, name: str) -> float:
 def _number(value: Any) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    # The fourth digit where it has room: 0.9996 is not 1.
+    exact = f"{value:.4g}"
+    return exact if len(exact) <= 7 else f"{value:.3g}"
 
 
 def _line(screen: Console, text: str) -> None:
-    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    screen.print(text, highlight=False, soft_wrap=True)

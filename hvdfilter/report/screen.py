@@ -86,7 +86,7 @@ class Screen(Follower):
 
     def say(self, sentence: str) -> None:
         """One line."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
+        self.console.print(sentence, soft_wrap=True)
 
 
 class _Bar(Progress):

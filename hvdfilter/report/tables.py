@@ -42,7 +42,7 @@ def show_comparison(folders: Mapping[str, Path], as_json: bool = False) -> None:
         return document.show(_runs([run, full, *random]) | {"verdict": sentences})
     _table(run, [full, *random])
     for sentence in sentences:
-        console().print(sentence, markup=False, soft_wrap=True)
+        console().print(sentence, soft_wrap=True)
 
 
 def show_policies(as_json: bool = False) -> None:
@@ -60,7 +60,7 @@ def show_policies(as_json: bool = False) -> None:
     screen = console()
     show_table(screen, table)
     common = ", ".join(f"{name}={value!r}" for name, value in policies.COMMON.items())
-    screen.print(f"every policy also takes {common}", markup=False)
+    screen.print(f"every policy also takes {common}")
 
 
 def _options(name: str) -> dict[str, Any]:

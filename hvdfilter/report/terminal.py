@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -24,6 +25,7 @@ def console(errors: bool = False) -> Console:
         no_color=not color,
         highlight=False,
         width=100 if width is None else width,
+        markup=False,  # a name may hold brackets
     )
 
 
@@ -39,12 +41,14 @@ def show_table(screen: Console, table: Table) -> None:
     rich would cut words to fit, and of 8.478e-07 leave 8.5.
     """
     for column in table.columns:
-        words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
-        column.min_width = max(map(len, words), default=0)
+        lines = [line for c in (column.header, *column.cells) for line in str(c).split("\n")]
+        column.min_width = max(cell_len(word) for line in lines for word in line.split() or [""])
         # Columns of single words keep their width, and sentences take what is left.
-        column.no_wrap = all(" " not in str(cell) for cell in column.cells)
+        column.no_wrap = all(len(line.split()) < 2 for line in lines)
     unbounded = screen.options.update(max_width=10_000)
     width, least = screen.width, Measurement.get(screen, unbounded, table).minimum
     screen.width = max(width, least)
-    screen.print(table, crop=False)
-    screen.width = width
+    try:
+        screen.print(table, crop=False)
+    finally:
+        screen.width = width

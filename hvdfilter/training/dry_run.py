@@ -25,8 +25,8 @@ from hvdfilter.training.start import check
 class Planned:
     """What a run would do. batch: samples of a step, of all ranks; steps: of an epoch in full.
 
-    resume: whether it is asked to go on from a checkpoint; epoch, step: where it would start;
-    shape: of an image; weights: how many the model has.
+    resume: whether it is asked to go on from a checkpoint; epoch, step: where it would start,
+    from 0; shape: of an image; weights: how many the model has.
     """
 
     folder: Path

@@ -72,4 +72,4 @@ def test_what_is_missing_is_told_by_the_usage(command: str) -> None:
         PARSER.parse_args([command])
     said = sentence(refused.value, [command], PARSERS)
     usage = next(one.usage for one in COMMANDS if one.name == command)
-    assert said == f"an argument is missing: hvdfilter {command} {usage}"
+    assert said == f"an argument is missing, as in: hvdfilter {command} {usage}"

@@ -140,6 +140,22 @@ PRELUDES: dict[str, dict[int, Prelude]] = {
             "from dataclasses import dataclass\nfrom typing import ClassVar",
             "filt = hf.Filter(100, Slowest(0.6), epochs=3)\nfilt.begin_epoch(0)",
         ),
+        5: Prelude(
+            "import numpy\nread = lambda train: (torch.zeros(9, 1, 8, 8, dtype=torch.uint8), "
+            "numpy.arange(9) % 2)",
+            """
+from hvdfilter import models
+from hvdfilter.data import open_dataset
+import sys
+sys.modules["mine"] = type(sys)("mine")
+sys.modules["mine"].__dict__.update(open_set=open_set, make_net=make_net)
+train, test = (open_dataset("mine:open_set", train=each, limit=5) for each in (True, False))
+assert len(train) == 5 and train.class_names == ("jay", "wren")
+assert test.description is train.description or test.description == train.description
+x = train.batch([1, 4])[0].float()
+assert models.make("mine:make_net", 1, 2, 8)(x).shape == (2, 2)
+""",
+        ),
     },
     "docs/gradient-clustering.md": {
         0: Prelude(WITH_HF, "assert (filt.book.column('cluster') >= 0).all()"),

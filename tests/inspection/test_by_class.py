@@ -31,6 +31,11 @@ def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def number(value: float) -> str:
+    """Four digits, or three where the number would be long."""
+    return f"{value:.4g}" if len(f"{value:.4g}") < 8 else f"{value:.3g}"
+
+
 def words_of(out: str) -> set[str]:
     return {word for word in out.split() if not word.startswith("+-")}
 
@@ -71,7 +76,7 @@ def test_quantiles_hardest_and_suspects_of_each_class(capsys: pytest.CaptureFixt
         values = {name: samples.columns[name][members[c]].astype(np.float64) for name in names}
         cuts = {n: np.quantile(seen[np.isfinite(seen)], QUANTILES) for n, seen in values.items()}
         for at, level in enumerate(levels):
-            expected.append([str(c), level, *(f"{float(cuts[name][at]):.3g}" for name in names)])
+            expected.append([str(c), level, *(number(float(cuts[name][at])) for name in names)])
     assert rows == expected
     assert "--json" not in out  # nothing was left out
 
@@ -105,15 +110,16 @@ def test_a_class_of_which_nothing_was_observed_has_no_numbers(
     assert len(unseen) == len(QUANTILES) and all(row[2:] == ["-"] for row in unseen)
 
 
+@pytest.mark.parametrize("top", [1, 10])  # cells of one word under heads of several, and of many
 def test_nothing_is_cut_off_however_narrow_the_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    top: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 8.478e-07 cut to 8.47 would be another number.
     samples = known()
     samples.columns["loss"] = np.float32(8.478e-7) * np.arange(1, N + 1, dtype=np.float32)
-    wide = words_of(of(samples, 10, capsys)[0])
+    wide = words_of(of(samples, top, capsys)[0])
     monkeypatch.setattr("hvdfilter.report.terminal.terminal_width", lambda: 40)
     monkeypatch.setenv("NO_COLOR", "1")
-    narrow = words_of(of(samples, 10, capsys)[0])
+    narrow = words_of(of(samples, top, capsys)[0])
     assert "8.48e-07" in wide and "5.09e-05" in wide
     assert wide == narrow

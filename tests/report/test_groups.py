@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
+from hvdfilter.report.page import write_page
 from hvdfilter.report.page.groups import find, grouped, subject
-from tests.report.runs import make_run
+from tests.report.runs import Page, make_run
 
 HIDDEN = [0, 30]
 
@@ -27,21 +29,47 @@ def test_a_name_says_what_is_set_and_nothing_of_what_is_not(tmp_path: Path) -> N
 
 
 def test_runs_that_differ_in_much_are_called_by_their_folders(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        make_run(tmp_path / f"a{seed}", "loss", HIDDEN, seed=seed)
-    make_run(tmp_path / "other", "loss", HIDDEN, lr=0.3, batch_size=7, model="mlp", momentum=0.1)
-    assert labels_of(tmp_path) == ["loss, a0 and 1 more", "loss, other"]
+    # The folder is that of the lowest seed, whichever was given first.
+    for seed, name in ((3, "a"), (1, "b")):
+        make_run(tmp_path / name, "loss", HIDDEN, seed=seed)
+    make_run(tmp_path / "other", "loss", HIDDEN, lr=0.3, batch_size=7, model="mlp")
+    assert labels_of(tmp_path) == ["loss, b and 1 more", "loss, other"]
+
+
+def test_folders_of_one_name_tell_nothing_apart(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "x" / "first", "loss", HIDDEN)
+    other = make_run(tmp_path / "y" / "first", "loss", HIDDEN, lr=0.3, batch_size=7, model="mlp")
+    labels = [group.label for group in grouped(find([one, other])[0])]
+    assert "lr 0.3" in labels[1] and "model mlp" in labels[1] and labels[0] != labels[1]
+
+
+def about(*given: Path) -> str:
+    runs, _ = find(given)
+    return subject(runs, grouped(runs), given[0]).folder.name
 
 
 def test_of_a_folder_the_page_is_about_a_run_with_something_beside_it(tmp_path: Path) -> None:
     make_run(tmp_path / "a-alone", "loss", HIDDEN, model="mlp")
     make_run(tmp_path / "b", "kakurenbo", HIDDEN)
     make_run(tmp_path / "c", "full", [0, 0])
-    runs, _ = find([tmp_path])
-    assert [run.folder.name for run in runs] == ["a-alone", "b", "c"]
-    assert subject(runs, grouped(runs), tmp_path).folder.name == "b"
-    # A run that was named comes first whatever stands beside it; so does one of those without.
-    runs, _ = find([tmp_path / "a-alone", tmp_path])
-    assert subject(runs, grouped(runs), tmp_path / "a-alone").folder.name == "a-alone"
-    alone = [run for run in runs if run.folder.name != "c"]
-    assert subject(alone, grouped(alone), tmp_path).folder.name == "a-alone"
+    assert about(tmp_path) == "b"
+    # A run that was named comes first whatever stands beside it.
+    assert about(tmp_path / "a-alone", tmp_path) == "a-alone"
+    # And the page says so, whose head would fit several of its runs.
+    pytest.importorskip("vl_convert", reason="the extra report is not installed")
+    page = Page(write_page([tmp_path]))
+    assert "b: kakurenbo, digits" in page.text and "kakurenbo hid 15.0%" in page.text
+
+
+def test_the_page_is_about_a_run_of_the_first_folder_and_never_a_baseline(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    make_run(first / "k", "kakurenbo", HIDDEN)
+    make_run(second / "l", "loss", HIDDEN)
+    make_run(second / "full", "full", [0, 0], model="resnet9")
+    make_run(second / "l9", "loss", HIDDEN, model="resnet9")
+    assert about(first, second) == "k" and about(second, first) == "l9"
+    # An interrupted comparison: the random run has the full one's length, the policy's has not.
+    make_run(tmp_path / "cut" / "k", "kakurenbo", [0])
+    for policy in ("full", "random"):
+        make_run(tmp_path / "cut" / policy, policy, [0, 30 * (policy == "random")])
+    assert about(tmp_path / "cut") == "k"

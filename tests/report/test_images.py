@@ -100,6 +100,22 @@ def test_that_none_is_suspected_or_all_were_hidden_is_said(run: Path) -> None:
     assert said["mislabelled"].total == len(said["mislabelled"].shown) == 0
     assert "none is suspected" in said["mislabelled"].text and "AUM" in said["mislabelled"].text
     assert said["never"].total == 0 and "hidden at least once" in said["never"].text
+    # Nothing was noted: that is no reason to say that nothing is wrong.
+    samples.columns["margin_mean"] = np.full(LIMIT, np.nan, np.float32)
+    assert "mislabelled" not in {kind.name for kind in kinds_of(samples)}
+
+
+def test_the_page_says_that_none_is_suspected(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    samples = samples_of(run)
+    samples.columns["margin_mean"] = np.full(LIMIT, 0.5, np.float32)
+    monkeypatch.setattr("hvdfilter.report.page.images.samples_of", lambda _: samples)
+    page = Page(write_page([tmp_path / "run"]))
+    assert "so that none is suspected." in page.text
+    assert "All 0 are shown" not in page.text
+    assert "gallery-mislabelled" not in {attrs.get("id") for _, attrs in page.elements}
 
 
 @pytest.mark.parametrize("data", ["parquet:/no/such/folder", None, "synthetic:30,1,8,8,10"])

@@ -25,7 +25,7 @@ from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 Record = dict[str, Any]
 # What a run may have otherwise and yet be a repetition of another.
 _REPEATED = {*FREE_TO_CHANGE, "seed"} - {"batch_size", "accumulate"}
-_TOLD = 2  # most settings in a name; runs that differ in more are told apart by their folders
+_TOLD = 2  # most settings in a name; of more, the folder's name says which run it is
 # `compare`'s random run hides as many as another run, whose name this is.
 SUBJECT = "as_many_as"
 _BASELINES = ("random", "full")
@@ -173,11 +173,12 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         key = json.dumps(settings[run.folder], sort_keys=True, default=str)
         members.setdefault(key, []).append(run)
+    for group in members.values():
+        group.sort(key=lambda run: str(run.config.get("seed")))
     folders = [_folders(group) for group in members.values()]
     labels = _labels([settings[group[0].folder] for group in members.values()], folders)
     return [
-        Group(label, tuple(sorted(group, key=lambda run: str(run.config.get("seed")))))
-        for label, group in zip(labels, members.values(), strict=True)
+        Group(label, tuple(group)) for label, group in zip(labels, members.values(), strict=True)
     ]
 
 
@@ -224,7 +225,8 @@ def _labels(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> li
             for name in dict.fromkeys(names)
             if name != "seed" and one.get(name) is not None
         ]
-        labels.append(", ".join([policy, *(told if len(told) <= _TOLD else [folder])]))
+        by_folder = len(told) > _TOLD and folders.count(folder) == 1
+        labels.append(", ".join([policy, *([folder] if by_folder else told)]))
     return [
         label if labels.count(label) == 1 else f"{label} ({labels[: at + 1].count(label)})"
         for at, label in enumerate(labels)
@@ -240,14 +242,16 @@ def _differs(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def subject(runs: Sequence[Run], groups: Sequence[Group], first: Path) -> Run:
-    """The run that the page is about: the first, or of a folder the first with a `full` beside it.
+    """The run that the page is about, of those that `first`, the first path given, names.
 
-    first: the path that was given first.
+    A run itself, or of a folder of runs the first that has a `full` one beside it and is no
+    baseline itself; else its first.
     """
     if not _is_run(first):
         for run in runs:
             mine = next(group for group in groups if run in group.runs)
-            if baseline(mine, groups, "full") is not None:
+            within = run.folder.resolve().parent == first.resolve()
+            if within and not _rank(run) and baseline(mine, groups, "full") is not None:
                 return run
     return runs[0]
 

@@ -147,9 +147,10 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
             len(order),
             choose(order, labels),
         )
-    if "margin_mean" in samples.columns:
+    margin = samples.columns.get("margin_mean")
+    if margin is not None and np.isfinite(margin).any():
         order = likely_mislabelled(samples)
-        order = order[samples.columns["margin_mean"][order] < 0]
+        order = order[margin[order] < 0]
         below = (
             "These are the samples whose mean is below zero: the network preferred another class. "
             "Look before you drop any."
