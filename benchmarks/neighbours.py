@@ -2,7 +2,7 @@
 
     python -m benchmarks.neighbours     a table and benchmarks/results/neighbours.csv
 
-scikit-learn's 1,437 training digits, network cnn:8, 12 epochs of batches of 32 (30 of 256 for
+scikit-learn's 1,438 training digits, network cnn:8, 12 epochs of batches of 32 (30 of 256 for
 the extrapolated steps), one rank and one thread; five seeds of weights, order and augmentation, the
 same for a variant and its control, of which differences are taken seed by seed. A short run of a
 small network on an easy set: it shows what a mechanism does, and no more than that. What shaping

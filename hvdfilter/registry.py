@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import math
 import os
 import re
@@ -140,3 +141,14 @@ def typed(owner: str, option: str, value: Any, wanted: Any) -> Any:
 def _meant(wrong: str, usages: dict[str, str], cutoff: float = 0.4) -> str:
     near = nearest(wrong, usages, cutoff)
     return "" if near is None else f"; did you mean {usages[near]}?"
+
+
+def takes(thing: Any, *arguments: Any) -> bool:
+    """Whether a user's own can be called with these; true where Python cannot tell."""
+    try:
+        inspect.signature(thing).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # of what is not written in Python
+        return callable(thing)
+    return True

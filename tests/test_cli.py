@@ -235,7 +235,7 @@ def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
         (["score", "/no/such/run"], "/no/such/run is not a run folder"),
         (["score", "x" * 5000], "is not a run folder"),
         (["robustness", "x", "--steps", "9" * 30], "steps is too large; it must be at most 65536"),
-        (["report", "/no/such/run"], "/no/such/run is not a run folder"),
+        (["report", "/no/such/run"], "/no/such/run is not a run folder: it does not exist"),
     ],
 )
 def test_mistakes_are_one_sentence(

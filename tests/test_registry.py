@@ -51,6 +51,10 @@ class Net(torch.nn.Sequential):
         super().__init__(torch.nn.Flatten(), *layers)
 
 
+def unasked():
+    raise AssertionError('it takes nothing of what it would be given')
+
+
 def stripes(location, train, limit, description):
     rows = int(location or 4)
     labels = np.arange(40 if train else 20) % 2
@@ -113,6 +117,8 @@ def test_own_things_are_made_as_the_built_in_ones_are(mine: Path) -> None:
         ("policy", "hungry:A", "'hungry:A' needs birdwatch_plumage: install it"),
         ("model", "resnt9:32", "unknown model 'resnt9:32'; did you mean resnet9?"),
         ("model", "birdwatch:number", "'birdwatch:number' cannot be called"),
+        ("model", "birdwatch:unasked", "'birdwatch:unasked' cannot be called: write FACTORY"),
+        ("data", "birdwatch:unasked", "'birdwatch:unasked' cannot be called: write READER"),
         ("model", "birdwatch:nothing", "'birdwatch:nothing' is a NoneType, not a torch.nn.Module"),
         ("data", "cifra10:/x", "did you mean cifar10:DIR?"),
         ("data", "birdwatch:number", "'birdwatch:number' cannot be called"),

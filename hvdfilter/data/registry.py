@@ -21,7 +21,7 @@ from hvdfilter.data.parquet import open_parquet
 from hvdfilter.data.synthetic import open_synthetic
 from hvdfilter.data.webdataset import open_webdataset
 from hvdfilter.errors import InputError
-from hvdfilter.registry import Registry
+from hvdfilter.registry import Registry, takes
 
 Reader = Callable[[str, bool, int | None, Description | None], Images]
 """(what follows the name, training split?, limit, description or None) -> Images"""
@@ -62,13 +62,14 @@ def open_dataset(
     and the remedy, for anything missing or damaged.
     """
     reader, location = _formats.find(spec)
-    if not callable(reader):
+    arguments = (location, train, limit, like.description if like else None)
+    if not takes(reader, *arguments):
         raise InputError(
             f"data set {spec!r} cannot be called: write READER(location, train, limit, description)"
         )
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1 sample, not {limit}.")
-    images: Any = reader(location, train, limit, like.description if like else None)
+    images: Any = reader(*arguments)
     if not isinstance(images, Images):
         raise InputError(
             f"data set {spec!r} is a {type(images).__name__}, not hvdfilter.data.Images"

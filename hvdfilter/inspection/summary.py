@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdfilter.inspection.mislabelled import RULE, likely_mislabelled
+from hvdfilter.inspection.mislabelled import RULE
+from hvdfilter.inspection.ranked import hardest, most_hidden, suspected
 from hvdfilter.inspection.samples import Samples
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -73,29 +74,27 @@ def _quantiles(samples: Samples, ids: NDArray[np.int64]) -> dict[str, list[float
 
 
 def _lists(samples: Samples, ids: NDArray[np.int64], top: int) -> dict[str, Any]:
-    """The extreme ones among `ids`, ties in order of id."""
-    loss = samples.column("loss")[ids]
-    seen = np.isfinite(loss)
-    hardest = ids[seen][np.argsort(-loss[seen], kind="stable")]
-    lists: dict[str, Any] = {"hardest": _told(samples, hardest[:top])}
+    """The extreme ones among `ids`."""
+    lists: dict[str, Any] = {"hardest": _told(samples, hardest(samples, ids)[:top])}
     if "hidden_epochs" in samples.columns:
         times = samples.columns["hidden_epochs"][ids].astype(np.int64)
-        order = np.argsort(-times, kind="stable")
-        lists["most_hidden"] = _told(samples, ids[order[: min(top, np.count_nonzero(times))]])
+        lists["most_hidden"] = _told(samples, most_hidden(samples, ids)[:top])
         lists["never_hidden"] = int(np.count_nonzero(times == 0))
         if samples.noted_epochs > 0:
             lists["hidden_share"] = float(times.mean() / samples.noted_epochs)
     if "margin_mean" in samples.columns:
-        lists["likely_mislabelled"] = _told(samples, likely_mislabelled(samples, ids)[:top])
-        below = samples.columns["margin_mean"][ids] < 0
-        lists["margin_mean_below_0"] = int(np.count_nonzero(below))
+        below = suspected(samples, ids)
+        lists["likely_mislabelled"] = _told(samples, below[:top])
+        lists["margin_mean_below_0"] = len(below)
     return lists
 
 
 def _told(samples: Samples, ids: Iterable[int]) -> list[Sample]:
     names = [name for name in _TOLD if name in samples.columns]
+    labelled = bool((samples.labels >= 0).any())
     return [
-        {"id": int(at), "label": int(samples.labels[at])}
+        {"id": int(at)}
+        | ({"label": int(samples.labels[at])} if labelled else {})
         | {name: _plain(samples.columns[name][at]) for name in names}
         for at in ids
     ]

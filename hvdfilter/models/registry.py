@@ -18,7 +18,7 @@ from hvdfilter.models.cnn import CNN
 from hvdfilter.models.resnet import resnet18, resnet50
 from hvdfilter.models.resnet9 import ResNet9
 from hvdfilter.models.timm import make_timm
-from hvdfilter.registry import Registry
+from hvdfilter.registry import Registry, takes
 
 _WIDEST = 1 << 16
 
@@ -87,11 +87,12 @@ def make(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.M
     cannot be, an image too small for the network, or a factory that returns none.
     """
     factory, form = _models.find(name)
-    if not callable(factory):
+    arguments = (in_channels, num_classes, image_size, *([form] if form else []))
+    if not takes(factory, *arguments):
         raise InputError(
             f"model {name!r} cannot be called: write FACTORY(in_channels, num_classes, image_size)"
         )
-    made: Any = factory(in_channels, num_classes, image_size, *([form] if form else []))
+    made: Any = factory(*arguments)
     if not isinstance(made, nn.Module):
         raise InputError(f"model {name!r} is a {type(made).__name__}, not a torch.nn.Module")
     return made

@@ -85,8 +85,9 @@ def _classes(screen: Console, said: Said) -> None:
     unseen = {name: math.isnan(median) for name, median in places.items()}
     hardest = sorted(classes, key=lambda one: (unseen[one["class"]], -places[one["class"]]))
     shown = hardest[:CLASSES]
-    title = f"classes, the {len(shown)} hardest of {len(classes)} by their median loss"
-    title += " (--json has all)" if len(shown) < len(classes) else ""
+    title = "classes, the highest median loss first"
+    if len(shown) < len(classes):
+        title += f": the first {len(shown)} of {len(classes)} (--json has all)"
     counted = {name: title for name, title in _COUNTS.items() if name in classes[0]}
     listed = {name: title for name, title in _IDS.items() if name in classes[0]}
     head = ("class", "samples", *counted.values(), *listed.values())

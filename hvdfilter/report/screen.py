@@ -63,9 +63,11 @@ class Screen(Follower):
             self.say("  ".join(filter(None, parts)))
 
     def epoch(self, run: Trainer, record: dict[str, Any], now: Now) -> None:
-        """One line for a finished epoch."""
+        """One line for a finished epoch; the bar stands at its end, however short it was."""
         if run.world.rank != 0:
             return
+        if self._bar is not None:
+            self._bar.show(now)
         parts = [
             _name(now),
             f"loss {record['train_loss']:.4f}",

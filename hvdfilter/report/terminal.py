@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from hvdfilter.report.audience import colored, terminal_width
+
+_WORD = 12  # characters of a word that stay together in a narrow column of sentences
+_NUMBER = re.compile(r"-|[+-]?[\d.,]+(e[+-]?\d+)?%?")
 
 
 def console(errors: bool = False) -> Console:
@@ -36,18 +39,23 @@ def ascii_table(*columns: str, **options: Any) -> Table:
 
 
 def show_table(screen: Console, table: Table) -> None:
-    """Print a table that is as wide as its words, whatever the width of what reads it.
+    """Print a table whose numbers and names are whole, whatever the width of what reads it.
 
-    rich would cut words to fit, and of 8.478e-07 leave 8.5.
+    rich would cut words to fit, and of 8.478e-07 leave 8.5. Sentences take what is left, and their
+    longest words go on in the next line.
     """
+    least = 1
     for column in table.columns:
-        lines = [line for c in (column.header, *column.cells) for line in str(c).split("\n")]
-        column.min_width = max(cell_len(word) for line in lines for word in line.split() or [""])
-        # Columns of single words keep their width, and sentences take what is left.
+        cells = [str(cell) for cell in column.cells]
+        lines = [line for cell in (str(column.header), *cells) for line in cell.split("\n")]
+        widest = max(cell_len(word) for line in lines for word in line.split() or [""])
         column.no_wrap = all(len(line.split()) < 2 for line in lines)
-    unbounded = screen.options.update(max_width=10_000)
-    width, least = screen.width, Measurement.get(screen, unbounded, table).minimum
-    screen.width = max(width, least)
+        column.overflow = "fold"
+        column.min_width = widest if column.no_wrap else min(widest, _WORD)
+        if cells and all(_NUMBER.fullmatch(cell) for cell in cells):
+            column.justify = "right"
+        least += column.min_width + 3  # with its padding and border
+    width, screen.width = screen.width, max(screen.width, least)
     try:
         screen.print(table, crop=False)
     finally:

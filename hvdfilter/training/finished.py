@@ -60,8 +60,8 @@ def open_run(path: Path, world: World, decode: bool = True) -> FinishedRun:
     with world.collective.errors_shared():
         run, _ = checkpoints.run_of(path)
         config = read_settings(run)
-        data = recorded(config, "data", "data", run)
-        architecture = recorded(config, "model", "architecture", run)
+        data = recorded(config, "data", run)
+        architecture = recorded(config, "model", run)
         train_set = open_dataset(data, train=True, limit=config["limit"], decode=decode)
         channels, height, _ = train_set.shape
         model = models.make(architecture, channels, train_set.num_classes, height)
@@ -80,7 +80,7 @@ def refuse_different_data(runs: Sequence[Path], figures: str, world: World) -> N
     figures: what of them would be compared, such as "radii".
     """
     with world.collective.errors_shared():
-        sets = {run: recorded(read_config(run), "data", "data", run) for run in runs}
+        sets = {run: recorded(read_config(run), "data", run) for run in runs}
         first = runs[0]
         for run in runs:
             if sets[run] != sets[first]:

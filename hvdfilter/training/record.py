@@ -165,7 +165,7 @@ def _options(policy: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, plain)}
 
 
-def recorded(config: dict[str, Any], name: str, keyword: str, run: Path) -> str:
+def recorded(config: dict[str, Any], name: str, run: Path) -> str:
     """The word of a run's configuration that names its data set or model.
 
     Raises `InputError` when a script left it out.
@@ -173,6 +173,6 @@ def recorded(config: dict[str, Any], name: str, keyword: str, run: Path) -> str:
     if not isinstance(config.get(name), str):
         raise InputError(
             f"{run} was recorded by a script that did not say where its {name} is: give "
-            f"hf.Record(..., {keyword}='MODULE:NAME')"
+            f"hf.Record(..., data='MODULE:NAME', architecture='MODULE:NAME')"
         )
     return str(config[name])

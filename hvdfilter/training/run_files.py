@@ -31,11 +31,24 @@ def read_config(run: Path) -> dict[str, Any]:
     """The configuration a run was started with; `InputError` when there is none to read."""
     path = run / "config.yaml"
     if not os.path.exists(path):
-        raise InputError(f"{run} is not a run folder: it has no config.yaml")
+        raise InputError(f"{run} is not a run folder: {_instead(run)}")
     config = plain_yaml.read(path, "configuration of a run")
     if not isinstance(config.get("policy"), str):
         raise InputError(f"{path}: is no configuration of a run, or a damaged one (no policy).")
     return config
+
+
+def _instead(run: Path) -> str:
+    """What is there in a run's place, and what was probably meant."""
+    near = Path("runs") / run
+    if not os.path.exists(run):
+        meant = f"; did you mean {near}?" if os.path.exists(near / "config.yaml") else ""
+        return f"it does not exist{meant}"
+    runs = sorted(path.parent.name for path in run.glob("*/config.yaml"))
+    if not runs:
+        return "it has no config.yaml"
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return f"it holds {runs[0]}{more}; name one"
 
 
 def read_settings(run: Path) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def run_on_two(*words: str, before: str = "") -> tuple[int, list[str], list[str]
 def test_a_page_is_written_and_named_once(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert", reason="the extra report is not installed")
     run = make_run(tmp_path / "a", "loss", [0, 30, 20])
-    assert run_on_two("report", str(run)) == (0, [str(run / "report.html")], [])
+    code, out, errors = run_on_two("report", str(run))
+    assert (code, out) == (0, [str(run / "report.html")])
+    assert len(errors) == 1 and "left out: images" in errors[0]  # of a run without a checkpoint
     assert "92.00%" in Page(run / "report.html").text
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from hvdfilter.inspection.samples import Samples
 from hvdfilter.inspection.summary import QUANTILES, summarise
+from hvdfilter.report import terminal
 from hvdfilter.report.inspect import CLASSES, inspect_tables
 from tests.inspection.cases import N, known
 
@@ -60,7 +61,7 @@ def test_quantiles_hardest_and_suspects_of_each_class(capsys: pytest.CaptureFixt
         told = dict(zip(head, row, strict=True))
         ids = members[int(row[0])]
         hardest = sorted((i for i in ids if np.isfinite(loss[i])), key=lambda i: (-loss[i], i))
-        suspects = sorted((i for i in ids if np.isfinite(mean[i])), key=lambda i: (mean[i], i))
+        suspects = sorted((i for i in ids if mean[i] < 0), key=lambda i: (mean[i], i))
         assert told["samples"] == "20"
         assert told["hardest, ids"].split() == [str(i) for i in hardest[:3]]
         assert told["likely mislabelled, ids"].split() == [str(i) for i in suspects[:3]]
@@ -91,7 +92,7 @@ def test_of_many_classes_the_hardest_are_shown(capsys: pytest.CaptureFixture[str
     shown = [row[0] for row in found["samples"][1:]]
     assert shown == [str(c) for c in ranked[:CLASSES]]
     assert list(dict.fromkeys(row[0] for row in found["quantile"][1:])) == shown
-    assert f"the {CLASSES} hardest of 30" in out and "--json has all" in out
+    assert f"the first {CLASSES} of 30 (--json has all)" in out
     said = json.loads(json.dumps(summarise(samples, 2)))
     assert len(said["classes"]) == 30 and said["classes"][7]["quantiles"]["loss"] is None
 
@@ -123,3 +124,27 @@ def test_nothing_is_cut_off_however_narrow_the_terminal(
     narrow = words_of(of(samples, top, capsys)[0])
     assert "8.48e-07" in wide and "5.09e-05" in wide
     assert wide == narrow
+
+
+def test_a_run_without_labels_has_no_column_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    out, found = of(known(labels=False), 2, capsys)
+    assert found["id"][0][:2] == ["id", "loss"] and "no labels were given" in out
+
+
+def test_sentences_take_what_is_left_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "terminal_width", lambda: 60)
+    monkeypatch.setenv("NO_COLOR", "1")
+    table = terminal.ascii_table("name", "words [b]", "value")
+    table.add_row("[red]", "several words and an uncommonly-long-one", "8.478e-07")
+    table.add_row("feature-filter", "one", "1")
+    screen = terminal.console()
+    with screen.capture() as shown:
+        terminal.show_table(screen, table)
+    lines = shown.get().splitlines()
+    assert {len(line) for line in lines} <= set(range(61)) and screen.width == 60
+    # Brackets are names' own, numbers stand below each other, and no letter is lost.
+    assert "words [b]" in lines[1] and "[red]" in lines[3]
+    assert [line.split("|")[3].strip() for line in lines[3:-1] if "|" in line][0] == "8.478e-07"
+    assert lines[-2].split("|")[3].endswith("        1 ")
+    told = "".join(line.split("|")[2].strip() for line in lines[3:-2])
+    assert told.replace(" ", "") == "severalwordsandanuncommonly-long-one"

@@ -124,7 +124,7 @@ def test_a_summary_is_what_plain_python_finds() -> None:
     assert [one["id"] for one in said["hardest"]] == hard[:4]
     assert said["hardest"][0]["loss"] == loss[hard[0]]
     times = samples.columns["hidden_epochs"].tolist()
-    often = sorted(range(N), key=lambda i: (-times[i], i))
+    often = sorted(range(N), key=lambda i: (-times[i], loss[i], i))
     assert [one["id"] for one in said["most_hidden"]] == often[:4]
     assert said["never_hidden"] == times.count(0)
     assert said["quantiles"]["loss"] == pytest.approx(np.quantile(loss[:-1], QUANTILES))
@@ -134,8 +134,10 @@ def test_a_summary_is_what_plain_python_finds() -> None:
     for one in said["classes"]:
         mine = [i for i in range(N) if i % 3 == one["class"]]
         assert one["samples"] == len(mine)
-        ranked = sorted((i for i in mine if np.isfinite(mean[i])), key=lambda i: (mean[i], i))
+        # Those below zero, as on the page of the report: the others are no suspects.
+        ranked = sorted((i for i in mine if mean[i] < 0), key=lambda i: (mean[i], i))
         assert [row["id"] for row in one["likely_mislabelled"]] == ranked[:4]
+        assert one["margin_mean_below_0"] == len(ranked)
         seen = [loss[i] for i in mine if np.isfinite(loss[i])]
         assert one["quantiles"]["loss"] == pytest.approx(np.quantile(seen, QUANTILES))
         assert one["hidden_share"] == pytest.approx(np.mean([times[i] for i in mine]) / 5)
@@ -167,7 +169,10 @@ def test_inspect_shows_tables_and_json(run: Path, capsys: pytest.CaptureFixture[
 
 
 def test_what_cannot_be_inspected_is_one_sentence(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def said(*words: object) -> str:
         assert cli.main(["inspect", *map(str, words)]) == 2
@@ -175,8 +180,14 @@ def test_what_cannot_be_inspected_is_one_sentence(
         assert err.count("\n") == 1 and err.startswith("hvdfilter: error:")
         return err
 
-    assert "is not a run folder" in said(tmp_path)
-    assert "is not a run folder" in said(tmp_path / "nothing")
+    assert "is not a run folder: it has no config.yaml" in said(tmp_path)
+    assert "is not a run folder: it does not exist" in said(tmp_path / "nothing")
+    assert f"it holds {run.name}; name one" in said(run.parent)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        (tmp_path / "runs").symlink_to(run.parent)
+        assert f"it does not exist; did you mean runs/{run.name}?" in said(run.name)
+        (tmp_path / "runs").unlink()
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     assert "there is no checkpoint in" in said(tmp_path)
     (tmp_path / "checkpoints").mkdir()

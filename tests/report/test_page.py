@@ -71,6 +71,33 @@ def test_runs_that_differ_in_their_seed_are_one_line_with_students_interval(tmp_
     assert "which seeds alone could explain" in page.text
 
 
+def test_a_seed_run_again_is_no_further_evidence(tmp_path: Path) -> None:
+    for name, seed, gain in (("a", 0, 0.0), ("b", 0, 0.0)):
+        make_run(tmp_path / name, "kakurenbo", HIDDEN, accuracy=gain, seed=seed)
+    page = Page(write_page([tmp_path]))
+    assert "92.00%" in page.text and "±" not in page.text.replace("± half of the 95 %", "")
+    assert "low" not in page.fields("accuracy-epoch")
+    # Of three runs two have one seed: the mean and the interval are over two seeds.
+    make_run(tmp_path / "c", "kakurenbo", HIDDEN, accuracy=0.02, seed=1)
+    low, high = stats.t.interval(0.95, 1, 0.93, stats.sem([0.92, 0.94]))
+    assert f"93.00% ± {(high - low) / 2:.2%}" in Page(write_page([tmp_path])).text
+
+
+@pytest.mark.parametrize(
+    ("kept", "median"),
+    [([9, 1, 0, 0], "below 1"), ([0, 0, 1, 9], "above 3"), ([1, 9, 0, 0], "about 1.5")],
+)
+def test_a_median_beyond_the_bins_is_not_made_up(
+    tmp_path: Path, kept: list[int], median: str
+) -> None:
+    # A threshold beyond them is drawn at their end, where there is something to see.
+    said = {**NOTED["scores"]["loss"], "kept": kept, "hidden": [0] * 4, "threshold": -3.0}
+    run = make_run(tmp_path / "a", "loss", HIDDEN, extra=NOTED | {"scores": {"loss": said}})
+    page = Page(write_page([run]))
+    assert median in page.text and "-3" in page.text
+    assert {row["threshold"] for row in page.drawn["data"]["threshold-loss"]} == {0}
+
+
 def test_a_run_whose_random_one_hides_as_many_is_told_from_another(tmp_path: Path) -> None:
     for keep in (0.5, 0.7):
         name = f"keep{keep}"
@@ -111,7 +138,7 @@ def test_classes_scores_and_masks_are_drawn_as_noted(tmp_path: Path) -> None:
     since = [row for row in page.rows("since") if row["epoch"] == 3]
     assert [row["share"] for row in since] == [0.85, 0.1, 0.05]
     assert [row["to"] for row in since] == pytest.approx([0.85, 0.95, 1])
-    assert since[-1]["ago"] == "2 or more, or never"
+    assert since[-1]["ago"] == "2+ or never"
     assert [row["mean"] for row in page.rows("masks-turnover")] == [0.125] * 3
     assert [row["mean"] for row in page.rows("masks-stayed")] == [0.5] * 3
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.console import Console
 from hvdfilter.report import audience, terminal
 from hvdfilter.report.screen import LINE, Screen, _Bar
 from hvdfilter.training.config import TrainConfig
+from hvdfilter.training.following import Follower
 from hvdfilter.training.meter import Now
 from hvdfilter.training.start import train
 from tests.distributed.launch import run_command
@@ -116,6 +118,24 @@ def test_the_bar_names_the_epoch_as_the_lines_do(width: int) -> None:
     assert lines[0].startswith("epoch  12/90") and "45/100" in lines[0]
     for part in ("12,346 samples/s", "loss 0.4123", "kept 77%", "left 1:02:06"):
         assert part in " ".join(lines)
+
+
+def test_the_bar_stands_at_the_end_of_an_epoch_however_short(tmp_path: Path) -> None:
+    screen = Screen(every=1e9)  # it never looks within an epoch
+    screen._live = True
+    seen: list[tuple[str, float, float | None]] = []
+
+    class Look(Follower):
+        def epoch(self, run: Any, record: dict[str, Any], now: Now) -> None:
+            assert screen._bar is not None
+            (task,) = screen._bar.tasks
+            seen.append((task.description, task.completed, task.total))
+
+    config = TrainConfig(
+        data="synthetic:64,1,8,8,4", epochs=3, batch_size=8, policy="full", runs=tmp_path
+    )
+    train(config, followers=[screen, Look()])
+    assert seen == [(f"epoch {epoch:3}/3", 8, 8) for epoch in (1, 2, 3)]
 
 
 COLORS = [

@@ -87,7 +87,7 @@ def test_the_same_seed_finds_the_same_radii(runs: list[Path]) -> None:
         (["RUN", "--restarts", "0"], "restarts is 0; it must be at least 1"),
         (["RUN", "--limit", "0"], "limit must be at least 1 sample"),
         (["RUN", "OTHER"], "different data cannot be compared"),
-        ([], "runs"),
+        ([], "hvdfilter robustness RUN [RUN ...]"),
     ],
 )
 def test_bad_input_is_one_sentence(

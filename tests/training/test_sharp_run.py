@@ -128,7 +128,7 @@ def test_a_picture_is_refused_before_the_work_where_nothing_can_draw_it(
         (["RUN", "OTHER"], "eigenvalues of different data cannot be compared"),
         (["RUN", "SHORT"], "compare them on as many, --limit 30"),
         (["BROKEN"], "is nan on some batch"),
-        ([], "runs"),
+        ([], "hvdfilter sharpness RUN [RUN ...]"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -44,7 +44,9 @@ def accuracy(groups: Sequence[Group]) -> Panel | None:
             )
     domain, text = _close_up(courses), "Test accuracy after each epoch."
     if domain is not None:
-        text += " The axis begins where lines are after a third of the epochs; the table has all."
+        text += (
+            " The axis begins where lines are after a third of the epochs; the table has the first."
+        )
     axes = (("epoch", "epoch"), ("steps", "optimiser steps"), ("seconds", "seconds"))
     labels = [group.label for group in groups]
     figures = tuple(

@@ -44,7 +44,7 @@ def scores(run: Run) -> Panel | None:
                     title,
                     f"{records[at]['epoch'] + 1}",
                     *(f"{count:,d}" for count in _counts(records[at], name)),
-                    "" if median is None else f"{median:.3g}",
+                    median,
                     "" if threshold is None else f"{threshold:.4g}",
                 )
             )
@@ -53,9 +53,10 @@ def scores(run: Run) -> Panel | None:
     return Panel(
         "Scores through training",
         "Samples: where they are, as a share of all. Hidden: how many of those that are there were "
-        "hidden. The white line is the threshold, the last score that was hidden.",
+        "hidden. The white line is the threshold, the last score that was hidden. The lowest and "
+        "the highest bin hold what lies beyond them, too.",
         tuple(figures),
-        ("score", "epoch", "kept", "hidden", "median, about", "threshold"),
+        ("score", "epoch", "kept", "hidden", "median", "threshold"),
         tuple(told),
         data,
     )
@@ -65,7 +66,7 @@ def _distribution(records: Sequence[Record], name: str, title: str) -> list[Figu
     last = records[-1]["scores"][name]
     median, threshold = _median(last), last["threshold"]
     at = "" if threshold is None else f" The threshold is {threshold:.4g}."
-    middle = "" if median is None else f" its median is about {median:.3g}."
+    middle = f" its median is {median}." if median else ""
     edges = np.array([edge for r in records for edge in r["scores"][name]["edges"]])
     scale = _scale(edges)
     y = {
@@ -130,7 +131,10 @@ def _bins(records: Sequence[Record], name: str) -> tuple[list[Row], list[Row]]:
                 rows.append(
                     row | {"share": number(both / total, 3), "gone": number(goes / both, 3)}
                 )
-        line.append({"epoch": cell["epoch"], "threshold": number(said["threshold"], 5)})
+        drawn = said["threshold"]
+        if drawn is not None:  # beyond the bins there is nothing to see
+            drawn = float(np.clip(drawn, edges[0], edges[-1]))
+        line.append({"epoch": cell["epoch"], "threshold": number(drawn, 5)})
     # A step goes on to the end of the last epoch.
     line.append({"epoch": rows[-1]["until"] if rows else 1, "threshold": line[-1]["threshold"]})
     return rows, line
@@ -148,10 +152,14 @@ def _counts(record: Record, name: str) -> tuple[int, int]:
     return sum(said["kept"]), sum(said["hidden"])
 
 
-def _median(said: dict[str, Any]) -> float | None:
-    """The middle of the bin that the middle sample lies in."""
-    counts = np.array(said["kept"]) + np.array(said["hidden"])
+def _median(said: dict[str, Any]) -> str:
+    """About the middle of the bin that the middle sample lies in; the outer bins have none."""
+    counts, edges = np.array(said["kept"]) + np.array(said["hidden"]), said["edges"]
     if not counts.sum():
-        return None
+        return ""
     at = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
-    return (said["edges"][at] + said["edges"][at + 1]) / 2
+    if at == 0:
+        return f"below {edges[1]:.3g}"
+    if at == len(counts) - 1:
+        return f"above {edges[-2]:.3g}"
+    return f"about {(edges[at] + edges[at + 1]) / 2:.3g}"

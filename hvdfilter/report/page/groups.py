@@ -1,7 +1,7 @@
 """Runs told apart by what they computed: those that differ only in their seed are one group.
 
 A group has a name that says no more than tells it from the others, and its curves are means over
-its runs, with Student's 95 % interval of the mean where there are several.
+its runs, with Student's 95 % interval of the mean where there are several seeds.
 """
 
 from __future__ import annotations
@@ -62,6 +62,24 @@ class Group:
         """The mean of its runs."""
         return mean_of([run.summary for run in self.runs])
 
+    def interval(
+        self, values: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Mean of a measure over the runs, and half of Student's 95 % interval over their seeds.
+
+        values: [runs, ...]. A seed that was run again is one sample, its runs' mean; None for a
+        single seed.
+        """
+        seeds = np.array([str(run.config.get("seed")) for run in self.runs])
+        of_seed = np.stack([values[seeds == seed].mean(axis=0) for seed in np.unique(seeds)])
+        count, mean = len(of_seed), of_seed.mean(axis=0)
+        if count < 2:
+            return mean, None
+        from scipy.special import stdtrit
+
+        quantile = float(stdtrit(count - 1, 0.975))
+        return mean, quantile * of_seed.std(axis=0, ddof=1) / math.sqrt(count)
+
     def course(self, value: Callable[[Record], float | None], total: bool = False) -> Course | None:
         """A measure over the epochs that all its runs have noted it for; None if there are none.
 
@@ -77,21 +95,9 @@ class Group:
         noted = np.isfinite(table).all(axis=0)
         if not noted.any():
             return None
-        table = table[:, noted]
-        mean, half = interval(table)
+        mean, half = self.interval(table[:, noted])
         epochs = np.array([record["epoch"] + 1 for record in self.runs[0].records])[:shortest]
         return Course(epochs[noted], mean, half)
-
-
-def interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Mean over the first axis, and half of Student's 95 % interval; None for a single value."""
-    count = len(values)
-    if count < 2:
-        return values.mean(axis=0), None
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(count - 1, 0.975))
-    return values.mean(axis=0), quantile * values.std(axis=0, ddof=1) / math.sqrt(count)
 
 
 def mean_of(summaries: Sequence[Summary]) -> Summary:

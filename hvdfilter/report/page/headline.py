@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hvdfilter.report.page.groups import Group, Run, baseline, interval
+from hvdfilter.report.page.groups import Group, Run, baseline
 from hvdfilter.report.verdict import certainty, verdict
 
 HEAD = (
@@ -29,8 +29,8 @@ def sentences(groups: Sequence[Group], subject: Run) -> list[str]:
         ]
         if summary.policy != "full":
             found.append(
-                "There is no `full` run of the same work and as many epochs to compare with: "
-                "`hvdfilter compare` trains one beside it."
+                f"There is no `full` run of the same work and as many epochs to compare with: "
+                f"{_trains_full(mine.runs[0])}."
             )
         return found
     found = verdict(summary, full.summary, random.summary if random is not None else None)
@@ -38,6 +38,12 @@ def sentences(groups: Sequence[Group], subject: Run) -> list[str]:
     if random is not None:
         sure.append(certainty(_by_seed(mine), _by_seed(random), "random"))
     return found + [sentence for sentence in sure if sentence]
+
+
+def _trains_full(run: Run) -> str:
+    if run.config.get("model") is None:  # a script's, which knows its data and model alone
+        return "run the script again with `policy='full'` and another folder beside this one"
+    return "`hvdfilter compare` trains one beside it"
 
 
 def headline(groups: Sequence[Group]) -> dict[str, list[tuple[str, ...]]]:
@@ -66,7 +72,7 @@ def _accuracy(group: Group) -> str:
     values = np.array([run.summary.accuracy for run in group.runs])
     if not np.isfinite(values).all():
         return "not measured"
-    mean, half = interval(values)
+    mean, half = group.interval(values)
     return f"{mean:.2%}" if half is None else f"{mean:.2%} ± {half:.2%}"
 
 

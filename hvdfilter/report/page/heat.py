@@ -75,7 +75,7 @@ def by_class(run: Run, names: Sequence[str]) -> Panel | None:
             "type": "nominal",
             "title": None,
             "sort": [said[c] for c in drawn.tolist()],
-            "axis": {"labelLimit": 110},
+            "axis": {"labelLimit": 110, "labelOverlap": False},  # a row has room for its name
         },
         y2=None,
         colour="share",
@@ -107,7 +107,7 @@ def since_seen(run: Run) -> Panel | None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     last = shares.shape[1] - 1
     said = ["in this epoch", "1 epoch ago", *(f"{ago} epochs ago" for ago in range(2, last))]
-    said = [*said[:last], f"{last} or more, or never"]
+    said = [*said[:last], f"{last}+ or never"]
     rows: list[Row] = []
     for at, cell in stretches(records):
         tops = np.cumsum(shares[at])

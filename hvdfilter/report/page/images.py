@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from hvdfilter.agreement import SoloCollective
 from hvdfilter.errors import InputError
-from hvdfilter.inspection.mislabelled import RULE, likely_mislabelled
+from hvdfilter.inspection.mislabelled import RULE
+from hvdfilter.inspection.ranked import hardest, most_hidden, suspected
 from hvdfilter.inspection.samples import Samples, samples_of
 from hvdfilter.training.finished import FinishedRun, open_run
 from hvdfilter.world import World
@@ -115,13 +116,12 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
     loss = samples.columns.get("loss")
     hidden = samples.columns.get("hidden_epochs")
     if hidden is not None and hidden.any():
-        tie = ids if loss is None else loss
-        order = np.lexsort((ids, tie, -hidden.astype(np.int64)))
-        order = order[hidden[order] > 0]
+        order = most_hidden(samples, ids)
         yield Kind(
             "hidden",
             "Most often hidden",
-            "What the policy thinks is learnt; of those hidden as often, the lowest loss first.",
+            "What the policy thinks is learnt; of those hidden as often, the lowest loss first."
+            + room(order),
             len(order),
             choose(order, labels),
         )
@@ -138,27 +138,30 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
             never[np.linspace(0, max(len(never) - 1, 0), min(len(never), MOST)).astype(int)],
         )
     if loss is not None and np.isfinite(loss).any():
-        order = np.lexsort((ids, -np.where(np.isfinite(loss), loss, -np.inf)))
-        order = order[np.isfinite(loss[order])]
+        order = hardest(samples, ids)
         yield Kind(
             "hardest",
             "Hardest",
-            "The largest loss that was noted last.",
+            f"The largest loss that was noted last.{room(order)}",
             len(order),
             choose(order, labels),
         )
     margin = samples.columns.get("margin_mean")
     if margin is not None and np.isfinite(margin).any():
-        order = likely_mislabelled(samples)
-        order = order[margin[order] < 0]
+        order = suspected(samples, ids)
         below = (
             "These are the samples whose mean is below zero: the network preferred another class. "
             "Look before you drop any."
             if len(order)
             else "No sample's mean is below zero, so that none is suspected."
         )
-        text = f"By {RULE.rstrip('.')}. {below}"
+        text = f"By {RULE.rstrip('.')}. {below}{room(order)}"
         yield Kind("mislabelled", "Likely mislabelled", text, len(order), choose(order, labels))
+
+
+def room(order: NDArray[np.int64]) -> str:
+    """What is to be known of a gallery that cannot show all of them, see `choose`."""
+    return " Half of the room is for the first of each class." if len(order) > MOST else ""
 
 
 def choose(

@@ -56,6 +56,7 @@ def write_page(runs: Sequence[Path], figures: str | None = None) -> Path:
     passed_over += heat.uncounted(about)
     say_left_out(passed_over)
     images = images_of(about.folder)
+    say_left_out([f"images: {images.missing}"] if images.missing else [])
     sections = _sections(groups, about, images.classes)
     panels = [panel for _, _, of_section in sections for panel in of_section]
     if figures is not None:
