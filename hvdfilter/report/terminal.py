@@ -28,6 +28,7 @@ def console(errors: bool = False) -> Console:
         no_color=not color,
         highlight=False,
         width=100 if width is None else width,
+        height=25,  # of nothing here; without it rich takes a dumb terminal for 80 columns wide
         markup=False,  # a name may hold brackets
     )
 

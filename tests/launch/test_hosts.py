@@ -11,7 +11,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,8 @@ import pytest
 from hvdfilter.errors import InputError
 from hvdfilter.launch import hosts, probe
 
-# The last argument is the command, the one before it the host.
+# The last argument is the command, the one before it the host. Twenty slow hosts answer once all of
+# them have been asked.
 SSH = """#!/usr/bin/env bash
 host="${@:$#-1:1}" command="${@:$#}"
 echo "$host $command" >>"$0.calls"
@@ -30,7 +30,9 @@ case "$host" in
     old) echo "No module named hvdfilter.launch.probe" >&2; exit 1 ;;
     small) echo "Welcome"; echo '{"cores": 1, "mpi": "MPI 1"}' ;;
     other) echo '{"cores": 99, "mpi": "MPI 2"}' ;;
-    slow*) sleep 0.3; echo '{"cores": 99, "mpi": "MPI 1"}' ;;
+    slow*) touch "$0.asked.$host"
+           until [ "$(ls "$0".asked.* | wc -l)" -ge 20 ]; do sleep 0.1; done
+           echo '{"cores": 99, "mpi": "MPI 1"}' ;;
     *) eval "$command" ;;
 esac
 """
@@ -106,10 +108,8 @@ def test_more_ranks_than_cores_may_be_meant(ssh: Path) -> None:
 
 
 def test_hosts_are_asked_at_once_and_all_that_fail_are_named(ssh: Path) -> None:
-    started = time.monotonic()
     with pytest.raises(InputError, match=r"^host bare .* \(something is wrong with refused as"):
         hosts.check({f"slow{n}": 1 for n in range(20)} | {"bare": 1, "refused": 1}, False)
-    assert time.monotonic() - started < 5  # one after the other takes 6
 
 
 def test_a_host_that_accepts_and_says_nothing(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
