@@ -21,6 +21,8 @@ from hvdfilter.registry import nearest
 _WRONG_TYPE = re.compile(
     r'Parser key "([\w.]+)": (.*?)(?:Given value type: \S+ \S+ )?(?:Got|Given) value: (.*)'
 )
+_NO_VALUE = re.compile(r"argument (--\w+): expected (?:one|at least one) argument")
+_NO_FILE = re.compile(r'Parser key "config": File does not exist: (.*)')
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _KINDS = {
     **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"},
@@ -71,6 +73,11 @@ def sentence(
         if kinds:
             meant = " or ".join(dict.fromkeys(kinds))
             return f"--{option.replace('_', '-')} {value:.80}: expected {meant}"
+    if (no_value := _NO_VALUE.fullmatch(text)) is not None:
+        typed = next((word for word in words if word.startswith(no_value[1])), no_value[1])
+        return f"{typed.replace('_', '-')} needs a value"
+    if (no_file := _NO_FILE.fullmatch(text)) is not None:
+        return f"--config {no_file[1]}: there is no such file"
     command = next((word for word in words if word in parsers), None)
     if command is not None and text.startswith("the following arguments are required"):
         return f"an argument is missing, as in: {parsers[command].usage}"

@@ -49,7 +49,7 @@ def test_accuracy_is_drawn_against_epochs_steps_and_seconds(tmp_path: Path) -> N
     assert {row["run"] for row in page.rows("accuracy-epoch")} == {"kakurenbo", "full"}
     hidden = [r["mean"] for r in page.rows("hidden-hidden") if r["run"] == "kakurenbo"]
     assert hidden == [0, 0.3, 0.2]
-    assert "16.7%" in page.text and "4.80%" in page.text
+    assert "16.7%" in page.text and "4.80%" in page.text and "against full" in page.text
 
 
 def test_runs_that_differ_in_their_seed_are_one_line_with_students_interval(tmp_path: Path) -> None:
@@ -150,6 +150,7 @@ def test_what_a_run_has_not_noted_is_left_out(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(text)
     page = Page(write_page([run]))
     assert set(page.drawn["figures"]) == {"hidden-hidden", "hidden-kept", "costs"}
+    assert "against full" not in page.text  # a column of nothing
     assert "not measured" in page.text
     assert "There are no images to show" in page.text and "no checkpoint" in page.text
 

@@ -65,7 +65,13 @@ def headline(groups: Sequence[Group]) -> dict[str, list[tuple[str, ...]]]:
                 f"{mean.gradient_bytes / 1e6:,.1f}",
             )
         )
-    return {"head": [HEAD], "rows": rows}
+    # No column of nothing where there is nothing to set a run beside.
+    shown = [at for at, _ in enumerate(HEAD) if any(row[at] for row in rows)]
+    return {"head": [_of(HEAD, shown)], "rows": [_of(row, shown) for row in rows]}
+
+
+def _of(row: tuple[str, ...], columns: Sequence[int]) -> tuple[str, ...]:
+    return tuple(row[at] for at in columns)
 
 
 def _accuracy(group: Group) -> str:
