@@ -145,10 +145,14 @@ def _meant(wrong: str, usages: dict[str, str], cutoff: float = 0.4) -> str:
 
 def takes(thing: Any, *arguments: Any) -> bool:
     """Whether a user's own can be called with these; true where Python cannot tell."""
+    if not callable(thing):
+        return False
     try:
-        inspect.signature(thing).bind(*arguments)
+        signature = inspect.signature(thing, follow_wrapped=False)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return True
+    try:
+        signature.bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # of what is not written in Python
-        return callable(thing)
     return True

@@ -17,6 +17,7 @@ from tests.distributed.launch import run_command
 
 MINE = '''
 from dataclasses import dataclass
+import functools
 from typing import ClassVar
 
 import numpy as np
@@ -49,6 +50,23 @@ class Net(torch.nn.Sequential):
         pixels = in_channels * image_size**2
         layers = torch.nn.Linear(pixels, int(hidden)), torch.nn.Linear(int(hidden), num_classes)
         super().__init__(torch.nn.Flatten(), *layers)
+
+
+def plain(in_channels, num_classes, image_size):
+    return torch.nn.Flatten()
+
+
+def adapted(function):
+    @functools.wraps(function)
+    def made(in_channels, num_classes, image_size):
+        return function(num_classes)
+
+    return made
+
+
+@adapted
+def wrapped(number):
+    return torch.nn.LazyLinear(number)
 
 
 def unasked():
@@ -100,6 +118,7 @@ def test_own_things_are_made_as_the_built_in_ones_are(mine: Path) -> None:
     assert repr(policies.make("birdwatch:OddIds", step=3)).endswith("OddIds(step=3)")
     net = models.make("birdwatch:Net", 1, 2, 4)
     assert net(torch.zeros(3, 1, 4, 4)).shape == (3, 2) and net[1].out_features == 6
+    assert models.make("birdwatch:wrapped", 1, 2, 4).out_features == 2  # by its own parameters
     train = open_dataset("birdwatch:stripes", train=True, limit=10)
     assert len(train) == 10 and train.shape == (1, 4, 4)
     assert len(open_dataset("birdwatch:stripes", train=False, like=train)) == 20
@@ -117,6 +136,7 @@ def test_own_things_are_made_as_the_built_in_ones_are(mine: Path) -> None:
         ("policy", "hungry:A", "'hungry:A' needs birdwatch_plumage: install it"),
         ("model", "resnt9:32", "unknown model 'resnt9:32'; did you mean resnet9?"),
         ("model", "birdwatch:number", "'birdwatch:number' cannot be called"),
+        ("model", "birdwatch:plain:32", r"write FACTORY\(in_channels, .*, form\), the form being"),
         ("model", "birdwatch:unasked", "'birdwatch:unasked' cannot be called: write FACTORY"),
         ("data", "birdwatch:unasked", "'birdwatch:unasked' cannot be called: write READER"),
         ("model", "birdwatch:nothing", "'birdwatch:nothing' is a NoneType, not a torch.nn.Module"),

@@ -5,7 +5,6 @@ Plain values, which JSON can hold and tables can show. It draws nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ Sample = dict[str, Any]
 
 
 def summarise(samples: Samples, top: int = 10) -> dict[str, Any]:
-    """All that is worth telling. top: how many samples a list holds, over all and for each class.
+    """All that is worth telling. top: most samples of a list, over all and for each class.
 
     Raises `InputError` where not even the loss was noted.
     """
@@ -84,14 +83,15 @@ def _lists(samples: Samples, ids: NDArray[np.int64], top: int) -> dict[str, Any]
             lists["hidden_share"] = float(times.mean() / samples.noted_epochs)
     if "margin_mean" in samples.columns:
         below = suspected(samples, ids)
+        noted = np.isfinite(samples.columns["margin_mean"][ids]).any()
         lists["likely_mislabelled"] = _told(samples, below[:top])
-        lists["margin_mean_below_0"] = len(below)
+        lists["margin_mean_below_0"] = len(below) if noted else None
     return lists
 
 
-def _told(samples: Samples, ids: Iterable[int]) -> list[Sample]:
+def _told(samples: Samples, ids: NDArray[np.int64]) -> list[Sample]:
     names = [name for name in _TOLD if name in samples.columns]
-    labelled = bool((samples.labels >= 0).any())
+    labelled = bool((samples.labels[ids] >= 0).any())
     return [
         {"id": int(at)}
         | ({"label": int(samples.labels[at])} if labelled else {})

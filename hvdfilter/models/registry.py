@@ -90,7 +90,8 @@ def make(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.M
     arguments = (in_channels, num_classes, image_size, *([form] if form else []))
     if not takes(factory, *arguments):
         raise InputError(
-            f"model {name!r} cannot be called: write FACTORY(in_channels, num_classes, image_size)"
+            f"model {name!r} cannot be called: write FACTORY(in_channels, num_classes, image_size"
+            f"{', form), the form being what follows its name' if form else ')'}"
         )
     made: Any = factory(*arguments)
     if not isinstance(made, nn.Module):

@@ -30,7 +30,7 @@ Said = Mapping[str, Any]
 def describe(path: Path, top: int = 10) -> Said:
     """What is known of the samples of a run, a checkpoint or a score file.
 
-    top: samples in each list. Raises `InputError` where there is nothing to read.
+    top: samples in each list, at most. Raises `InputError` where there is nothing to read.
     """
     if top < 1:
         raise InputError(f"top={top} must be at least 1 sample")
@@ -50,7 +50,9 @@ def inspect_tables(said: Said, short: bool = False) -> None:
     for name, title in _LISTS.items():
         if name in said:
             _samples(screen, title, said[name])
-    if "rule" in said:
+    if "rule" in said and said["margin_mean_below_0"] is None:
+        _line(screen, "no margins were noted: nothing is known of mislabelled samples")
+    elif "rule" in said:
         _line(screen, f"{said['margin_mean_below_0']:,} samples below 0. {said['rule']}.")
     if said["classes"]:
         _classes(screen, said)

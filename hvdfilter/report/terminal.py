@@ -29,7 +29,9 @@ def console(errors: bool = False) -> Console:
         highlight=False,
         width=100 if width is None else width,
         height=25,  # of nothing here; without it rich takes a dumb terminal for 80 columns wide
-        markup=False,  # a name may hold brackets
+        # A name may hold brackets and colons.
+        markup=False,
+        emoji=False,
     )
 
 
@@ -40,10 +42,10 @@ def ascii_table(*columns: str, **options: Any) -> Table:
 
 
 def show_table(screen: Console, table: Table) -> None:
-    """Print a table whose numbers and names are whole, whatever the width of what reads it.
+    """Print a table whose numbers and single words are whole, however narrow what reads it.
 
     rich would cut words to fit, and of 8.478e-07 leave 8.5. Sentences take what is left, and their
-    longest words go on in the next line.
+    longest words go on in the next line. Lines may be longer than the terminal is wide.
     """
     least = 1
     for column in table.columns:
@@ -52,9 +54,9 @@ def show_table(screen: Console, table: Table) -> None:
         widest = max(cell_len(word) for line in lines for word in line.split() or [""])
         column.no_wrap = all(len(line.split()) < 2 for line in lines)
         column.overflow = "fold"
-        column.min_width = widest if column.no_wrap else min(widest, _WORD)
-        if cells and all(_NUMBER.fullmatch(cell) for cell in cells):
-            column.justify = "right"
+        numbers = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+        column.justify = "right" if numbers else column.justify
+        column.min_width = widest if numbers or column.no_wrap else min(widest, _WORD)
         least += column.min_width + 3  # with its padding and border
     width, screen.width = screen.width, max(screen.width, least)
     try:

@@ -41,12 +41,12 @@ def read_config(run: Path) -> dict[str, Any]:
 def _instead(run: Path) -> str:
     """What is there in a run's place, and what was probably meant."""
     near = Path("runs") / run
+    meant = f"; did you mean {near}?" if os.path.exists(near / "config.yaml") else ""
     if not os.path.exists(run):
-        meant = f"; did you mean {near}?" if os.path.exists(near / "config.yaml") else ""
         return f"it does not exist{meant}"
     runs = sorted(path.parent.name for path in run.glob("*/config.yaml"))
     if not runs:
-        return "it has no config.yaml"
+        return f"it has no config.yaml{meant}"
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
     return f"it holds {runs[0]}{more}; name one"
 

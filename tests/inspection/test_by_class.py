@@ -134,8 +134,9 @@ def test_a_run_without_labels_has_no_column_for_them(capsys: pytest.CaptureFixtu
 def test_sentences_take_what_is_left_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "terminal_width", lambda: 60)
     monkeypatch.setenv("NO_COLOR", "1")
-    table = terminal.ascii_table("name", "words [b]", "value")
-    table.add_row("[red]", "several words and an uncommonly-long-one", "8.478e-07")
+    monkeypatch.setenv("TERM", "dumb")  # which rich would take for 80 columns
+    table = terminal.ascii_table("name", "words [b]", "two words")
+    table.add_row("zoo:cat:[red]", "several words and an uncommonly-long-one", "8.478e-07")
     table.add_row("feature-filter", "one", "1")
     screen = terminal.console()
     with screen.capture() as shown:
@@ -143,8 +144,21 @@ def test_sentences_take_what_is_left_of_the_terminal(monkeypatch: pytest.MonkeyP
     lines = shown.get().splitlines()
     assert {len(line) for line in lines} <= set(range(61)) and screen.width == 60
     # Brackets are names' own, numbers stand below each other, and no letter is lost.
-    assert "words [b]" in lines[1] and "[red]" in lines[3]
+    assert "words [b]" in lines[1] and "zoo:cat:[red]" in lines[3]
     assert [line.split("|")[3].strip() for line in lines[3:-1] if "|" in line][0] == "8.478e-07"
     assert lines[-2].split("|")[3].endswith("        1 ")
     told = "".join(line.split("|")[2].strip() for line in lines[3:-2])
     assert told.replace(" ", "") == "severalwordsandanuncommonly-long-one"
+
+
+def test_where_no_margin_was_noted_nothing_is_said_to_be_right(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    samples = known()
+    samples.columns["margin_mean"][:] = np.nan
+    samples.columns["margin_mean"][0::3] = 1.0  # but for one class
+    said = summarise(samples)
+    assert [one["margin_mean_below_0"] for one in said["classes"]] == [0, None, None]
+    samples.columns["margin_mean"][:] = np.nan
+    out, _ = of(samples, 2, capsys)
+    assert "no margins were noted" in out and "0 samples below 0" not in out

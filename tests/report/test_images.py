@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,10 @@ def test_that_none_is_suspected_or_all_were_hidden_is_said(run: Path) -> None:
     assert said["mislabelled"].total == len(said["mislabelled"].shown) == 0
     assert "none is suspected" in said["mislabelled"].text and "AUM" in said["mislabelled"].text
     assert said["never"].total == 0 and "hidden at least once" in said["never"].text
+    # Of classes nothing is said where none are known.
+    assert "of each class" in said["hidden"].text
+    unlabelled = replace(samples, labels=np.full(LIMIT, -1))
+    assert not any("of each class" in kind.text for kind in kinds_of(unlabelled))
     # Nothing was noted: that is no reason to say that nothing is wrong.
     samples.columns["margin_mean"] = np.full(LIMIT, np.nan, np.float32)
     assert "mislabelled" not in {kind.name for kind in kinds_of(samples)}

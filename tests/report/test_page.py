@@ -72,8 +72,8 @@ def test_runs_that_differ_in_their_seed_are_one_line_with_students_interval(tmp_
 
 
 def test_a_seed_run_again_is_no_further_evidence(tmp_path: Path) -> None:
-    for name, seed, gain in (("a", 0, 0.0), ("b", 0, 0.0)):
-        make_run(tmp_path / name, "kakurenbo", HIDDEN, accuracy=gain, seed=seed)
+    for name in ("a", "b"):
+        make_run(tmp_path / name, "kakurenbo", HIDDEN, seed=0)
     page = Page(write_page([tmp_path]))
     assert "92.00%" in page.text and "±" not in page.text.replace("± half of the 95 %", "")
     assert "low" not in page.fields("accuracy-epoch")
@@ -81,11 +81,23 @@ def test_a_seed_run_again_is_no_further_evidence(tmp_path: Path) -> None:
     make_run(tmp_path / "c", "kakurenbo", HIDDEN, accuracy=0.02, seed=1)
     low, high = stats.t.interval(0.95, 1, 0.93, stats.sem([0.92, 0.94]))
     assert f"93.00% ± {(high - low) / 2:.2%}" in Page(write_page([tmp_path])).text
+    # And the sentences say the same as the table.
+    for name, seed, gain in (("d", 0, 0.01), ("e", 0, 0.03), ("f", 1, 0.0)):
+        make_run(tmp_path / name, "full", [0, 0, 0], accuracy=gain, seed=seed)
+    text = Page(write_page([tmp_path])).text
+    assert "Test accuracy is 93.00%, level with full" in text and "93.00% ±" in text
+    paired = stats.ttest_1samp([-0.02, 0.02], 0).confidence_interval(0.95)
+    assert f"interval {100 * paired.low:+.2f} to {100 * paired.high:+.2f}" in text
 
 
 @pytest.mark.parametrize(
     ("kept", "median"),
-    [([9, 1, 0, 0], "below 1"), ([0, 0, 1, 9], "above 3"), ([1, 9, 0, 0], "about 1.5")],
+    [
+        ([9, 1, 0, 0], "below 1"),
+        ([0, 0, 1, 9], "at least 3"),
+        ([1, 9, 0, 0], "about 1.5"),
+        ([0, 5, 0, 5], "at least 3"),  # of the two in the middle the larger
+    ],
 )
 def test_a_median_beyond_the_bins_is_not_made_up(
     tmp_path: Path, kept: list[int], median: str
@@ -94,7 +106,7 @@ def test_a_median_beyond_the_bins_is_not_made_up(
     said = {**NOTED["scores"]["loss"], "kept": kept, "hidden": [0] * 4, "threshold": -3.0}
     run = make_run(tmp_path / "a", "loss", HIDDEN, extra=NOTED | {"scores": {"loss": said}})
     page = Page(write_page([run]))
-    assert median in page.text and "-3" in page.text
+    assert median in page.text and ">-3<" in (run / "report.html").read_text()
     assert {row["threshold"] for row in page.drawn["data"]["threshold-loss"]} == {0}
 
 

@@ -153,13 +153,16 @@ def _counts(record: Record, name: str) -> tuple[int, int]:
 
 
 def _median(said: dict[str, Any]) -> str:
-    """About the middle of the bin that the middle sample lies in; the outer bins have none."""
+    """About the middle of the bin that the middle sample lies in; the outer bins have none.
+
+    Of two samples in the middle the larger one counts.
+    """
     counts, edges = np.array(said["kept"]) + np.array(said["hidden"]), said["edges"]
-    if not counts.sum():
+    if not counts.sum() or len(counts) < 2:
         return ""
-    at = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
+    at = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2, side="right"))
     if at == 0:
         return f"below {edges[1]:.3g}"
     if at == len(counts) - 1:
-        return f"above {edges[-2]:.3g}"
+        return f"at least {edges[-2]:.3g}"
     return f"about {(edges[at] + edges[at + 1]) / 2:.3g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from hvdfilter.errors import InputError
 from hvdfilter.report.compare import SAME_WORK, Summary, sum_up
 from hvdfilter.report.page.history import check
+from hvdfilter.report.page.labels import labels_of
 from hvdfilter.training.resuming import FREE_TO_CHANGE
 from hvdfilter.training.run_folder import option_of, read_config, read_metrics
 
 Record = dict[str, Any]
 # What a run may have otherwise and yet be a repetition of another.
 _REPEATED = {*FREE_TO_CHANGE, "seed"} - {"batch_size", "accumulate"}
-_TOLD = 2  # most settings in a name; of more, the folder's name says which run it is
 # `compare`'s random run hides as many as another run, whose name this is.
 SUBJECT = "as_many_as"
 _BASELINES = ("random", "full")
@@ -59,19 +59,27 @@ class Group:
 
     @property
     def summary(self) -> Summary:
-        """The mean of its runs."""
-        return mean_of([run.summary for run in self.runs])
+        """The mean over its seeds, of each the mean of its runs."""
+        return mean_of([mean_of([run.summary for run in runs]) for runs in self.by_seed.values()])
+
+    @property
+    def by_seed(self) -> dict[int | str, list[Run]]:
+        """Its runs by their seeds: a seed that was run again is no further evidence."""
+        found: dict[int | str, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(seed_of(run), []).append(run)
+        return found
 
     def interval(
         self, values: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Mean of a measure over the runs, and half of Student's 95 % interval over their seeds.
+        """Mean of a measure over the seeds, and half of its Student's 95 % interval.
 
-        values: [runs, ...]. A seed that was run again is one sample, its runs' mean; None for a
-        single seed.
+        values: [runs, ...], in the order of `runs`. None in the place of an interval where there is
+        a single seed.
         """
-        seeds = np.array([str(run.config.get("seed")) for run in self.runs])
-        of_seed = np.stack([values[seeds == seed].mean(axis=0) for seed in np.unique(seeds)])
+        ends = np.cumsum([len(runs) for runs in self.by_seed.values()])
+        of_seed = np.stack([part.mean(axis=0) for part in np.split(values, ends[:-1])])
         count, mean = len(of_seed), of_seed.mean(axis=0)
         if count < 2:
             return mean, None
@@ -180,9 +188,9 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
         key = json.dumps(settings[run.folder], sort_keys=True, default=str)
         members.setdefault(key, []).append(run)
     for group in members.values():
-        group.sort(key=lambda run: str(run.config.get("seed")))
+        group.sort(key=_by_number)
     folders = [_folders(group) for group in members.values()]
-    labels = _labels([settings[group[0].folder] for group in members.values()], folders)
+    labels = labels_of([settings[group[0].folder] for group in members.values()], folders)
     return [
         Group(label, tuple(group)) for label, group in zip(labels, members.values(), strict=True)
     ]
@@ -212,39 +220,20 @@ def _beside(run: Path, subject: str) -> str:
     return " ".join([str(config["policy"]), *(f"{name}={options[name]}" for name in options)])
 
 
+def seed_of(run: Run) -> int | str:
+    """Its seed, or as text whatever stands in a damaged configuration."""
+    seed = run.config.get("seed")
+    return seed if isinstance(seed, int) else str(seed)
+
+
+def _by_number(run: Run) -> tuple[bool, int, str]:
+    seed = seed_of(run)
+    return isinstance(seed, str), 0 if isinstance(seed, str) else seed, str(seed)
+
+
 def _folders(group: Sequence[Run]) -> str:
     name, more = group[0].folder.resolve().name, len(group) - 1
     return f"{name} and {more} more" if more else name
-
-
-def _labels(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
-    """The policy of each, and whatever else it takes to tell it from the others."""
-    policies = [str(one.get("policy")) for one in settings]
-    labels = []
-    for one, policy, folder in zip(settings, policies, folders, strict=True):
-        # Against all of its policy; and the work, against all.
-        same = [other for other, theirs in zip(settings, policies, strict=True) if theirs == policy]
-        names = [name for name in _keys(same) if _differs(name, same)]
-        names += [n for n in ("data", "model", "ranks", *SAME_WORK) if _differs(n, settings)]
-        told = [
-            f"{name.removeprefix('policy_options.').replace('_', ' ')} {one.get(name)}"
-            for name in dict.fromkeys(names)
-            if name != "seed" and one.get(name) is not None
-        ]
-        by_folder = len(told) > _TOLD and folders.count(folder) == 1
-        labels.append(", ".join([policy, *([folder] if by_folder else told)]))
-    return [
-        label if labels.count(label) == 1 else f"{label} ({labels[: at + 1].count(label)})"
-        for at, label in enumerate(labels)
-    ]
-
-
-def _keys(settings: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for one in settings for name in one))
-
-
-def _differs(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    return len({json.dumps(one.get(name), default=str) for one in settings}) > 1
 
 
 def subject(runs: Sequence[Run], groups: Sequence[Group], first: Path) -> Run:
@@ -256,7 +245,7 @@ def subject(runs: Sequence[Run], groups: Sequence[Group], first: Path) -> Run:
     if not _is_run(first):
         for run in runs:
             mine = next(group for group in groups if run in group.runs)
-            within = run.folder.resolve().parent == first.resolve()
+            within = run.folder.parent.resolve() == first.resolve()
             if within and not _rank(run) and baseline(mine, groups, "full") is not None:
                 return run
     return runs[0]

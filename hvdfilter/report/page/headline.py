@@ -41,7 +41,7 @@ def sentences(groups: Sequence[Group], subject: Run) -> list[str]:
 
 
 def _trains_full(run: Run) -> str:
-    if run.config.get("model") is None:  # a script's, which knows its data and model alone
+    if "runs" not in run.config:  # a script recorded it
         return "run the script again with `policy='full'` and another folder beside this one"
     return "`hvdfilter compare` trains one beside it"
 
@@ -84,7 +84,7 @@ def _accuracy(group: Group) -> str:
 
 def _by_seed(group: Group) -> dict[int, float]:
     return {
-        run.config["seed"]: run.summary.accuracy
-        for run in group.runs
-        if isinstance(run.config.get("seed"), int)
+        seed: float(np.mean([run.summary.accuracy for run in runs]))
+        for seed, runs in group.by_seed.items()
+        if isinstance(seed, int)
     }

@@ -121,7 +121,7 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
             "hidden",
             "Most often hidden",
             "What the policy thinks is learnt; of those hidden as often, the lowest loss first."
-            + room(order),
+            + room(order, labels),
             len(order),
             choose(order, labels),
         )
@@ -142,7 +142,7 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
         yield Kind(
             "hardest",
             "Hardest",
-            f"The largest loss that was noted last.{room(order)}",
+            f"The largest loss that was noted last.{room(order, labels)}",
             len(order),
             choose(order, labels),
         )
@@ -155,13 +155,14 @@ def kinds_of(samples: Samples) -> Iterator[Kind]:
             if len(order)
             else "No sample's mean is below zero, so that none is suspected."
         )
-        text = f"By {RULE.rstrip('.')}. {below}{room(order)}"
+        text = f"By {RULE.rstrip('.')}. {below}{room(order, labels)}"
         yield Kind("mislabelled", "Likely mislabelled", text, len(order), choose(order, labels))
 
 
-def room(order: NDArray[np.int64]) -> str:
+def room(order: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
     """What is to be known of a gallery that cannot show all of them, see `choose`."""
-    return " Half of the room is for the first of each class." if len(order) > MOST else ""
+    dealt = len(order) > MOST and (labels >= 0).any()
+    return " Half of the room is for the first of each class." if dealt else ""
 
 
 def choose(

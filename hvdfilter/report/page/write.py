@@ -115,7 +115,8 @@ def _repeat(group: Group) -> dict[str, Any]:
         "folders": [str(member.folder) for member in group.runs],
         "seeds": [member.config.get("seed") for member in group.runs],
         "unfinished": [
-            f"{member.folder.name} has {len(member.records)} of {member.config['epochs']} epochs"
+            f"{member.folder.resolve().name} has {len(member.records)} of "
+            f"{member.config['epochs']} epochs"
             for member in group.runs
             if len(member.records) != member.config.get("epochs", len(member.records))
         ],
