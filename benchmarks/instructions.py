@@ -26,9 +26,8 @@ pass.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from benchmarks.sass.memory import Fault
 from benchmarks.sass.occupancy import occupancy
 from benchmarks.sass.places import tree
 from benchmarks.sass.text import UnknownInstruction
+from benchmarks.table import write
 from hvdfilter.errors import InstallError
 from hvdfilter.scoring.arguments import LABEL_CODES, rows_of
 from hvdfilter.scoring.passes import FUSED_DTYPES
@@ -120,7 +120,9 @@ def main() -> None:
     except (InstallError, UnknownInstruction, Fault) as error:
         raise SystemExit(str(error)) from None
     if options.csv:
-        write(rows, device.interpreter.build.tools.kit.version, RESULTS)
+        release = device.interpreter.build.tools.kit.version
+        measured_on = f"counted, not timed: nvcc {release}, {describe(torch.device('cpu'))}"
+        write(rows, measured_on, RESULTS)
         print(f"\nwrote {RESULTS}")
 
 
@@ -249,16 +251,6 @@ def where(device: Interpreted, row: Row, done: Launched) -> str:
     return (
         f"\n{head}: {row.instructions:.5g} a row\n{tree(device.interpreter.build, done, per_row)}"
     )
-
-
-def write(rows: list[Row], release: str, path: Path) -> None:
-    """The CSV, headed by the compiler, whose choices the counts are."""
-    with path.open("w", newline="") as file:
-        file.write(f"# counted, not timed: nvcc {release}, {describe(torch.device('cpu'))}\n")
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(Row))
-        for each in rows:
-            writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(each))
 
 
 if __name__ == "__main__":

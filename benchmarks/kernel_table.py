@@ -1,11 +1,8 @@
-"""The table of benchmarks.kernels: one row a variant, and the CSV that holds them."""
+"""The table of benchmarks.kernels: what a row of it, one a variant, holds."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -23,14 +20,3 @@ class Row:
     p80: float
     bytes: int
     share: float
-
-
-def write(rows: Sequence[Row], measured_on: str, path: Path) -> None:
-    """The CSV, headed by what it was measured on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        file.write(f"# {measured_on}\n")
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(Row))
-        for row in rows:
-            writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row))

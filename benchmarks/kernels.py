@@ -28,9 +28,10 @@ import torch
 
 from benchmarks import kernel_cases
 from benchmarks.kernel_plot import plot
-from benchmarks.kernel_table import Row, write
+from benchmarks.kernel_table import Row
 from benchmarks.kernel_targets import verdicts
 from benchmarks.machine import describe
+from benchmarks.table import write
 from benchmarks.timing import ROTATED_BYTES, Timing, copy_bandwidth, time_cpu, time_cuda
 from hvdfilter.version import __version__
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.sass.memory import Array
 from benchmarks.sass.operands import (
+    Read,
     f32_bits,
     layout,
     plain,
@@ -85,22 +86,22 @@ def plop3(i: Instruction) -> Run:
     return run
 
 
-@op("SEL")
-def sel(i: Instruction) -> Run:
-    a, b, put = u32(i, 1), u32(i, 2), write32(i, 0)
-    which = predicate(i, i.operands[3])
+def choosing(i: Instruction, a: Read, b: Read) -> Run:
+    """One of two words, by the predicate behind them."""
+    put, which = write32(i, 0), predicate(i, i.operands[3])
     return lambda m, lanes: put(
         m, lanes, np.where(which(m, lanes), a(m, lanes), b(m, lanes)).astype(U32)
     )
+
+
+@op("SEL")
+def sel(i: Instruction) -> Run:
+    return choosing(i, u32(i, 1), u32(i, 2))
 
 
 @op("FSEL")
 def fsel(i: Instruction) -> Run:
-    a, b, put = f32_bits(i, 1), f32_bits(i, 2), write32(i, 0)
-    which = predicate(i, i.operands[3])
-    return lambda m, lanes: put(
-        m, lanes, np.where(which(m, lanes), a(m, lanes), b(m, lanes)).astype(U32)
-    )
+    return choosing(i, f32_bits(i, 1), f32_bits(i, 2))
 
 
 @op("PRMT")

@@ -155,19 +155,19 @@ def write32(i: Instruction, k: int, offset: int = 0) -> Write:
     plain(i, each)
     if each.kind not in ("R", "UR"):
         raise i.unknown(f"a result in {each.kind}")
-    if each.number < 0:
+    return writing(each, at)
+
+
+def writing(each: Operand, at: int) -> Write:
+    """Into entry `at` of the operand's file: a thread's (R, P) or a warp's (UR, UP)."""
+    file, whose = each.kind, "warp" if each.kind.startswith("U") else "thread"
+    if each.number < 0:  # RZ and PT swallow it
         return lambda m, lanes, value: None
-    if each.kind == "R":
 
-        def to_thread(m: State, lanes: Lanes, value: Array) -> None:
-            m.R[at, lanes.thread] = value
+    def write(m: State, lanes: Lanes, value: Array) -> None:
+        getattr(m, file)[at, getattr(lanes, whose)] = value
 
-        return to_thread
-
-    def to_warp(m: State, lanes: Lanes, value: Array) -> None:
-        m.UR[at, lanes.warp] = value
-
-    return to_warp
+    return write
 
 
 def write_f32(i: Instruction, k: int) -> Write:
@@ -194,24 +194,11 @@ def write64(i: Instruction, k: int) -> Write:
 
 
 def write_predicate(i: Instruction, k: int) -> Write:
-    """Into a predicate register; PT swallows it."""
+    """Into a predicate register."""
     each = i.operands[k]
-    at = each.number
     if each.kind not in ("P", "UP") or each.negated:
         raise i.unknown(f"{each.kind} where a predicate is written")
-    if at < 0:
-        return lambda m, lanes, value: None
-    if each.kind == "P":
-
-        def to_thread(m: State, lanes: Lanes, value: Array) -> None:
-            m.P[at, lanes.thread] = value
-
-        return to_thread
-
-    def to_warp(m: State, lanes: Lanes, value: Array) -> None:
-        m.UP[at, lanes.warp] = value
-
-    return to_warp
+    return writing(each, each.number)
 
 
 class Layout(NamedTuple):

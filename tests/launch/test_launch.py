@@ -159,6 +159,16 @@ def test_a_failing_job_is_started_again_so_often(tmp_path: Path) -> None:
         assert (tmp_path / "tries").read_text().count("x") == 1
 
 
+def launched(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """`hvdfilter launch` with these words."""
+    return subprocess.run(
+        [sys.executable, "-m", "hvdfilter", "launch", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -172,12 +182,7 @@ def test_a_failing_job_is_started_again_so_often(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_launched_is_said(words: list[str], sentence: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hvdfilter", "launch", *words],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = launched(words)
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
@@ -194,12 +199,7 @@ def test_what_cannot_be_launched_is_said(words: list[str], sentence: str) -> Non
     ],
 )
 def test_options_that_it_does_not_have_are_one_sentence(words: list[str], sentence: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hvdfilter", "launch", *words],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = launched(words)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("hvdfilter launch: error: ") and sentence in done.stderr

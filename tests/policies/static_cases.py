@@ -8,7 +8,20 @@ import numpy as np
 
 from hvdfilter.agreement import Blocks, Collective, select, statistics
 from hvdfilter.policies import Policy, View
+from hvdfilter.training.config import TrainConfig
 from tests.agreement.worlds import run_world
+
+# Two models of two epochs each, by which a run of 64 samples then chooses for three epochs.
+OPENED = TrainConfig(
+    data="synthetic:64,1,8,8,4",
+    policy="el2n",
+    policy_options={"keep": 0.5, "opening": 2, "seeds": 2},
+    epochs=3,
+    batch_size=16,
+    warmup_epochs=1,
+    seed=5,
+    name="run",
+)
 
 
 def kept(

@@ -13,26 +13,15 @@ from hvdfilter.report.screen import Screen
 from hvdfilter.telemetry.mllog import MLLog
 from hvdfilter.training import meter as meter_module
 from hvdfilter.training.compare import compare
-from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.following import Follower
 from hvdfilter.training.loop import Trainer
 from hvdfilter.training.meter import Now
 from hvdfilter.training.start import train
+from tests.policies.static_cases import OPENED as CONFIG
 from tests.telemetry.readers import mllog
 
 pytest.importorskip("pyarrow")
 
-# Two models of two epochs each, by which the run then chooses for three epochs.
-CONFIG = TrainConfig(
-    data="synthetic:64,1,8,8,4",
-    policy="el2n",
-    policy_options={"keep": 0.5, "opening": 2, "seeds": 2},
-    epochs=3,
-    batch_size=16,
-    warmup_epochs=1,
-    seed=5,
-    name="run",
-)
 SEEDS = ("opening, seed 6", "opening, seed 7")
 MODELS = [(turn, epoch, 2) for turn in SEEDS for epoch in range(2)]
 

@@ -15,24 +15,14 @@ import hvdfilter as hf
 from hvdfilter.errors import InputError
 from hvdfilter.policies import score_file
 from hvdfilter.training.checkpoints import finished
-from hvdfilter.training.config import TrainConfig
 from hvdfilter.training.preemption import Preempted
 from hvdfilter.training.start import train
 from hvdfilter.world import current
+from tests.policies.static_cases import OPENED as CONFIG
 from tests.policies.static_cases import largest
 
 pytest.importorskip("pyarrow")
 N = 64
-CONFIG = TrainConfig(
-    data=f"synthetic:{N},1,8,8,4",
-    policy="el2n",
-    policy_options={"keep": 0.5, "opening": 2, "seeds": 2},
-    epochs=3,
-    batch_size=16,
-    warmup_epochs=1,
-    seed=5,
-    name="run",
-)
 
 
 def records(folder: Path) -> list[dict]:
