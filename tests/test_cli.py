@@ -180,7 +180,7 @@ def test_every_policy_takes_the_common_options(tmp_path: Path) -> None:
     # Set in YAML and on the command line; a schedule's text survives both.
     file = tmp_path / "run.yaml"
     options = {"fraction": "steps:0.5@0,0.25@0.5", "warmup": 1}
-    own = "tests.policies.test_limited:Toy"
+    own = "tests.policies.limited_cases:Toy"
     run = {**SMALL, "epochs": 4, "policy": own, "policy_options": options, "name": "one"}
     file.write_text(yaml.safe_dump({**run, "runs": str(tmp_path)}))
     more = ["--policy_options.anneal", "0.25", "--policy_options.class_floor", "0.1"]

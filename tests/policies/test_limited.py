@@ -5,115 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvdfilter.agreement import Blocks, random, select, statistics
+from hvdfilter.agreement import Blocks, random
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Limited, Plan, Policy, View, floor, guard, make
 from tests.agreement.worlds import ThreadCollective, run_world
+from tests.policies.limited_cases import RANKS, SEED, Columns, Outcome, Toy, columns_of, outcome
 
-RANKS = (1, 2, 3, 4)
 DYNAMIC = (
     "kakurenbo", "loss", "ies", "selective-backprop", "seta", "infobatch", "infobatch-quantile",
     "importance", "epsilon-greedy", "ucb", "rs2", "random",
 )  # fmt: skip
-SEED = 5
-Columns = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Toy(Policy):
-    """One policy of each form a plan can have, over column `loss`."""
-
-    name: ClassVar[str] = "toy"
-    columns: ClassVar[tuple[str, ...]] = ("loss",)
-    form: str = "budget"
-    keep: float = 0.5
-
-    def plan(self, view: View) -> Plan:
-        n, ids, loss = view.num_samples, view.ids, view.column("loss")
-        coin = view.uniform(view.epoch) < self.keep
-        key = np.where(np.isfinite(loss), loss, 0).astype(np.float32)
-        weight = (1 + ids % 3).astype(np.float32)
-        if self.form == "coin":  # Bernoulli: all keys tie
-            return Plan(np.zeros_like(key), 0, coin, weight=weight)
-        if self.form == "nothing":
-            return Plan(np.zeros_like(key), 0)
-        if self.form == "draws":  # with replacement: all are kept, some drawn zero times
-            return Plan(key, 0, ids % 2 == 0, weight=weight, repeats=ids % 3)
-        if self.form == "groups":
-            return Plan(key, np.array([n // 5, 0, n]), coin, groups=ids * 7 % 3)
-        if self.form == "mean":
-            middle, (median,) = view.mean("loss"), view.quantiles("loss", [0.5])
-            return Plan(np.full_like(key, median), 0, loss > middle)
-        return Plan(key, int(self.keep * n))
-
-
-def columns_of(n: int, seed: int = 0) -> Columns:
-    """Losses of many ties, some samples never observed, one class that is rare."""
-    rng = np.random.default_rng(seed)
-    loss = rng.exponential(size=n).round(1).astype(np.float32)
-    age = rng.choice([-1, 1, 2], n, p=[0.1, 0.7, 0.2]).astype(np.int16)
-    loss[age == -1] = np.inf
-    labels = rng.choice([-1, 0, 1, 2, 5], n, p=[0.05, 0.5, 0.3, 0.1, 0.05])
-    return {"loss": loss, "age": age, "correct": rng.uniform(size=n) < 0.6, "label": labels}
-
-
-@dataclass
-class Outcome:
-    """What all ranks make of a plan, over all samples."""
-
-    kept: np.ndarray
-    key: np.ndarray
-    weight: np.ndarray
-    repeats: np.ndarray
-
-
-def outcome(
-    policy: Policy, columns: Columns, ranks: int, epoch: int = 3, epochs: int = 10
-) -> Outcome:
-    n = len(columns["loss"])
-    blocks = Blocks(n, ranks)
-
-    def body(collective: ThreadCollective) -> Outcome:
-        start, stop = blocks.start(collective.rank), blocks.stop(collective.rank)
-        mine = {name: column[start:stop] for name, column in columns.items()}
-
-        def quantiles(name: str, q: list[float]) -> np.ndarray:
-            return statistics.quantiles(mine[name][np.isfinite(mine[name])], q, collective)
-
-        view = View(
-            epoch,
-            epochs,
-            n,
-            start,
-            stop,
-            SEED,
-            mine.__getitem__,
-            lambda name: statistics.mean(mine[name], collective),
-            quantiles,
-            mine["label"],
-            collective.allreduce,
-            collective.exscan,
-        )
-        plan = policy.plan(view)
-        kept = select(plan.key, plan.keep, blocks, collective, groups=plan.groups)
-        kept |= False if plan.always is None else plan.always
-        ones = np.ones(stop - start)
-        repeats = ones if plan.repeats is None else plan.repeats
-        return Outcome(
-            kept & (repeats > 0), plan.key, ones if plan.weight is None else plan.weight, repeats
-        )
-
-    parts = run_world(ranks, body)
-    return Outcome(
-        *(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0]))
-    )
 
 
 def floored_by_hand(inner: Outcome, always: np.ndarray, labels: np.ndarray, share: float) -> set:
@@ -288,35 +195,6 @@ def test_equal_losses_and_no_losses_are_not_guarded() -> None:
     assert (outcome(Limited(policy, noise_guard=0.5), columns, 2).kept == kept).all()
 
 
-@pytest.mark.parametrize(("epochs", "annealed"), [(30, 4), (90, 12), (100, 13), (8, 1), (7, 1)])
-def test_annealing_is_exact_at_any_number_of_epochs(epochs: int, annealed: int) -> None:
-    # 0.125 of 30, 90 and 100 epochs is 3.75, 11.25 and 12.5; the weights of the policy end with it.
-    columns = columns_of(20)
-    policy = make("tests.policies.test_limited:Toy", form="coin", keep=0.3, anneal=0.125)
-    for epoch in range(epochs):
-        found = outcome(policy, columns, 1, epoch, epochs)
-        everything = epoch >= epochs - annealed
-        assert found.kept.all() == everything
-        assert (found.weight == 1).all() == everything
-
-
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
-def test_annealing_counts_whole_epochs_whole(share: float) -> None:
-    # 0.1 * 30 and 0.7 * 90 in binary are not whole, and must not become one epoch more.
-    for epochs in (10, 30, 90, 100):
-        exact = math.ceil(Fraction(str(share)) * epochs)
-        policy = Limited(Toy(), anneal=share)
-        full = [policy.trains_everything(epoch, epochs) for epoch in range(epochs)]
-        assert full == [False] * (epochs - exact) + [True] * exact
-
-
-def test_warm_up_trains_everything_at_weight_one() -> None:
-    columns = columns_of(20)
-    policy = Limited(Toy("coin", keep=0.3), warmup=2)
-    found = [outcome(policy, columns, 2, epoch) for epoch in range(3)]
-    assert [f.kept.all() and (f.weight == 1).all() for f in found] == [True, True, False]
-
-
 def test_an_option_that_the_policy_has_is_its_own() -> None:
     own = make("kakurenbo", warmup=3)
     assert not isinstance(own, Limited) and own.warmup == 3
@@ -331,34 +209,6 @@ def test_columns_are_those_needed_each_once() -> None:
     assert make("full", noise_guard=0.1).columns == ()  # it prefers nothing
     assert make("loss", noise_guard=0.1).columns == ("loss", "age")
     assert make("random", fraction="accuracy").columns == ("correct",)
-
-
-def hidden(schedule: str, epoch: int, epochs: int, ranks: int = 1, keep: float = 0.6) -> int:
-    policy = make("random", keep=keep, fraction=schedule)
-    return int((~outcome(policy, columns_of(1000), ranks, epoch, epochs).kept).sum())
-
-
-def test_steps_hide_their_share_from_their_start_on() -> None:
-    found = [hidden("steps:0.3@0.1,0.5@0.33,0@0.9", epoch, 100) for epoch in range(100)]
-    assert found == [0] * 10 + [300] * 23 + [500] * 57 + [0] * 10
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 5, 30])
-def test_cosine_falls_to_nothing(epochs: int) -> None:
-    found = [hidden("cosine", epoch, epochs) for epoch in range(epochs)]
-    by_hand = [
-        400 * (1 + math.cos(math.pi * e / (epochs - 1))) / 2 if epochs > 1 else 400
-        for e in range(epochs)
-    ]
-    assert all(math.floor(x + 1e-6) == n for x, n in zip(by_hand, found, strict=True))
-    assert found[0] == 400 and (epochs == 1 or found[-1] == 0)
-
-
-@pytest.mark.parametrize("ranks", RANKS)
-def test_accuracy_hides_in_proportion_to_what_is_correct(ranks: int) -> None:
-    correct = int(columns_of(1000)["correct"].sum())
-    assert hidden("accuracy", 3, 10, ranks) == 400 * correct // 1000
-    assert hidden("constant", 3, 10, ranks) == 400
 
 
 @pytest.mark.parametrize(

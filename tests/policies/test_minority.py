@@ -16,7 +16,7 @@ import hvdfilter as hf
 from hvdfilter.agreement import random
 from hvdfilter.errors import InputError
 from hvdfilter.policies import Limited, make, minority
-from tests.policies.test_limited import SEED, Outcome, Toy, columns_of, outcome
+from tests.policies.limited_cases import SEED, Outcome, Toy, columns_of, outcome
 
 RANKS = (1, 2, 3, 4)
 CHANCE_EPOCH = 3  # the epoch that `outcome` plans
