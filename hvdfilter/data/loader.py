@@ -6,17 +6,14 @@ the number of workers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence, Sized
-from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from hvdfilter.data.images import Images
-from hvdfilter.data.workers import heed_only, start_helpers
+from hvdfilter.data.workers import Workers, start_helpers
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -55,13 +52,12 @@ def make_loader(
     if workers > 0:
         # Not fork: by now MPI and Horovod have threads and registered memory, and a forked copy of
         # those corrupts or hangs. The fork server is started fresh and never touches MPI.
-        context = get_context("forkserver")
+        context = Workers()
         context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
         start_helpers()
         options = {
             "multiprocessing_context": context,
             "persistent_workers": True,
-            "worker_init_fn": partial(heed_only, os.getpid()),
         }
     return DataLoader(
         _Batches(images),
